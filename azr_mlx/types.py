@@ -1,0 +1,188 @@
+"""The words of azr_mlx: every noun that travels between rooms, frozen.
+
+    Task -> Prompt -> Completion -> Rollout -> Verdict -> Scored -> advantages -> Update
+
+Letters used in shapes everywhere: P prompts, K completions of each, B = P*K rows, T tokens, V vocabulary.
+This module imports the standard library only, so that any room may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Which of its two parts the policy plays."""
+
+    PROPOSE = "propose"
+    SOLVE = "solve"
+
+
+class Kind(StrEnum):
+    """Which member of the triplet (program, input, output) a task hides (AZR section 3.2)."""
+
+    DEDUCTION = "deduction"  # the output is hidden
+    ABDUCTION = "abduction"  # the input is hidden
+    INDUCTION = "induction"  # the program is hidden
+
+
+class Stop(StrEnum):
+    """Why a completion ended."""
+
+    EOS = "eos"  # the model wrote its end token (kept as the last token)
+    TEXT = "text"  # a stop text appeared (kept in the tokens and in the text)
+    LENGTH = "length"  # the token limit was reached: the completion is truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run of a program: the text of its arguments and the text (`repr`) of what it returned."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A reasoning task that Python has confirmed: `program` maps each case's input to its output.
+
+    Deduction and abduction carry exactly one case. Induction carries N >= 2: the first N // 2 are shown
+    to the solver, the rest are hidden and decide (AZR section 3.2). `step` is the step that proposed it,
+    -1 for a seed.
+    """
+
+    kind: Kind
+    program: str
+    cases: tuple[Case, ...]
+    message: str = ""
+    step: int = -1
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.INDUCTION and len(self.cases) < 2:
+            raise ValueError(f"an induction task needs at least 2 cases, got {len(self.cases)}")
+        if self.kind is not Kind.INDUCTION and len(self.cases) != 1:
+            raise ValueError(f"a {self.kind} task has exactly 1 case, got {len(self.cases)}")
+
+    @property
+    def shown(self) -> tuple[Case, ...]:
+        """The cases an induction solver sees."""
+        return self.cases[: len(self.cases) // 2]
+
+    @property
+    def hidden(self) -> tuple[Case, ...]:
+        """The cases an induction solver is judged on."""
+        return self.cases[len(self.cases) // 2 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the policy reads. Rollouts of equal prompts form one group.
+
+    `text` ends with `opening`, the part of the reply that is written for the model (for example
+    "<think>" or "```output\\n"); parsing sees `opening + completion.text`.
+    """
+
+    role: Role
+    kind: Kind
+    text: str
+    opening: str = ""
+    task: Task | None = None  # solve: the task. propose induction: the task that lends its program.
+    references: tuple[Task, ...] = ()  # propose deduction and abduction: the K examples shown
+
+    def __post_init__(self) -> None:
+        if not self.text.endswith(self.opening):
+            raise ValueError("a prompt's text must end with its opening")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote: T sampled token ids, their log-probabilities (nats, f32), text and stop reason.
+
+    A sampled end token is the last of `tokens`; `text` never contains it.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    stop: Stop
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.logprobs):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.logprobs)} logprobs")
+
+    @property
+    def truncated(self) -> bool:
+        return self.stop is Stop.LENGTH
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One prompt and one completion of it, with the prompt's token ids as the sampler saw them."""
+
+    prompt: Prompt
+    prompt_tokens: tuple[int, ...]
+    completion: Completion
+
+    @property
+    def reply(self) -> str:
+        """The whole reply as the parser sees it."""
+        return self.prompt.opening + self.completion.text
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What Python says of a rollout.
+
+    Proposals: `valid` says that the executor confirmed a task, which is `task`; `correct` equals `valid`.
+    Solutions: `valid` says that the reply had the required form, `correct` that it was right.
+    `why` is a short fixed reason ("ok", "syntax error", ...), `detail` may quote the program.
+    `dropped` marks a rollout that the harness failed to judge: it gets no reward at all.
+    """
+
+    valid: bool
+    correct: bool
+    why: str
+    task: Task | None = None
+    detail: str = ""
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A judged rollout with its reward; proposals also carry the solve rate their task was measured at."""
+
+    rollout: Rollout
+    verdict: Verdict
+    reward: float
+    solve_rate: float | None = None
+    attempt: bool = False  # one of the n solver rollouts that measured a fresh task
+
+    @property
+    def role(self) -> Role:
+        return self.rollout.prompt.role
+
+    @property
+    def kind(self) -> Kind:
+        return self.rollout.prompt.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one policy-gradient step did. Logarithms are natural, means are over trained tokens."""
+
+    loss: float
+    grad_norm: float  # before clipping
+    learning_rate: float
+    entropy: float  # of the next-token distribution, nats
+    kl: float  # policy to reference (adapters off), k3 estimate, nats; nan when not measured
+    delta_logp_mean: float  # |trainer logprob - sampler logprob|
+    delta_logp_max: float
+    ratio_outside: float  # share of tokens whose raw ratio leaves [0.8, 1.25]
+    clipped: float  # share of tokens whose ratio was clipped
+    rows: int  # rollouts that entered the backward pass
+    tokens: int  # completion tokens that entered the backward pass
+    seconds: float = 0.0
+    peak_memory: int = 0  # bytes
+    extra: Mapping[str, float] = field(default_factory=dict)
