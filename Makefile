@@ -149,6 +149,6 @@ install() { if [ -n "$(UV)" ]; then "$(UV)" pip install --quiet --python "$(BIN)
 { $(if $(2),install '$(2)' && )install --editable '$(1)'; } || { echo "setup: the installation failed; run the same command again to go on" >&2; exit 1; }; \
 $(if $(CUDA),install --editable '.[cuda]'; \
 version="$$("$(BIN)/python" -c 'from importlib.metadata import version; print(version("mlx"))')"; \
-: "the CPU and the CUDA library have one file name, so the wanted one goes in last"; \
+: "the CPU and the CUDA library share a file name: the wanted one goes in last"; \
 install --no-deps --force-reinstall "mlx-cuda-13==$$version";)
 endef
