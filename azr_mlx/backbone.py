@@ -1,0 +1,74 @@
+"""A language model of mlx_lm in two parts: the trunk, tokens to hidden states, and the head, hidden states to logits.
+
+The split is what lets the sampler run the head on the last position only, and the loss run it on a few rows at a time.
+Letters: B rows, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import ArraysCache, BatchKVCache, KVCache, make_prompt_cache
+
+
+class Backbone:
+    """Views of one model of mlx_lm; it holds no weights of its own.
+
+    `plain` says that the trunk is embedding, equal blocks `block(h, mask, cache)` and a norm (Qwen 2 and 3, Llama), so
+    that the loss may walk through the blocks itself. Hybrids (Qwen 3.5) run through their own trunk.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        owner = model
+        while not hasattr(owner, "model"):
+            if not hasattr(owner, "language_model"):
+                raise TypeError(f"{type(model).__module__} is not a decoder that mlx_lm lays out as model.layers")
+            owner = owner.language_model
+        self.trunk: Any = owner.model
+        self._lm_head = getattr(owner, "lm_head", None)
+        self.layers: list[nn.Module] = list(self.trunk.layers)
+        self.plain = type(model).__module__.rsplit(".", 1)[-1] in ("qwen2", "qwen3", "llama") and not getattr(
+            self.trunk, "swa_idx", None
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """V: rows of the embedding, which may exceed what the tokenizer knows."""
+        return int(self.trunk.embed_tokens.weight.shape[0])
+
+    def hidden(self, tokens: mx.array, cache: Sequence[Any] | None = None) -> mx.array:
+        """Tokens (B, T) to final hidden states (B, T, D), after the last norm."""
+        return self.trunk(tokens, cache=cache)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Hidden states (..., D) to float32 logits (..., V), through a tied or an own head."""
+        if self._lm_head is not None:
+            return self._lm_head(hidden).astype(mx.float32)
+        return self.trunk.embed_tokens.as_linear(hidden).astype(mx.float32)
+
+    def empty_cache(self, rows: int) -> list[Any]:
+        """A cache of every layer for `rows` sequences of different lengths.
+
+        Only caches that never forget are taken: a rotating cache would silently drop the start of the context.
+        """
+        caches = make_prompt_cache(self.model)
+        for cache in caches:
+            if not isinstance(cache, KVCache | ArraysCache):
+                raise TypeError(f"{type(cache).__name__} is not a cache that keeps the whole context")
+        return [cache.merge([cache] * rows) for cache in caches]
+
+    def cache_bytes(self) -> tuple[int, int]:
+        """Bytes of cache (per token of one row, per row whatever its length)."""
+        caches = self.empty_cache(1)
+        self.hidden(mx.zeros((1, 1), dtype=mx.int32), caches)
+        per_token = per_row = 0
+        for cache in caches:
+            if isinstance(cache, BatchKVCache):
+                per_token += cache.nbytes // cache.keys.shape[2]
+            else:
+                per_row += cache.nbytes
+        return per_token, per_row

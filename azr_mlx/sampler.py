@@ -1,0 +1,449 @@
+"""Batched decoding with continuous batching, one prefill per prompt, keyed sampling and exact log-probabilities.
+
+Rows of different prompts and ages decode together. Each distinct prompt is prefilled once and forked to its rows;
+an instruction part that many prompts share is prefilled once for all of them. A row that ends leaves; waiting rows
+take the room. The draw of every token is keyed by (seed, request, position): what a row says does not depend on the
+rows beside it, up to the rounding of matmuls of another shape.
+
+Sampling inverts the cumulative distribution with keyed uniforms rather than adding Gumbel noise to V logits: one
+random number a token instead of V, and the exponentials serve the log-probability too. Large vocabularies are
+searched in two levels, a block and then a token of it, so that the cumulative sums are short.
+
+Letters: B rows, T tokens, V vocabulary. Logarithms are natural.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from azr_mlx.backbone import Backbone
+from azr_mlx.types import Stop
+
+# A batch is compacted when this share of its rows has ended (or when rows wait for room): leaving costs a copy of all
+# keys and values, a dead row costs its share of every step.
+DEAD_SHARE = 1 / 8
+# Waiting rows join when this share of the widest batch is free, so that a prefill is not paid for every row that ends.
+FREE_SHARE = 1 / 8
+# A shared prefix shorter than this is not worth a forward pass of its own.
+SHORTEST_PREFIX = 32
+# Tokens of one forward pass of a prefill: bounds its activations.
+PREFILL_TOKENS = 16384
+# The cache of mlx_lm grows by this many columns.
+CACHE_STEP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to write. `key` names it among all requests of a call: its samples depend on nothing else."""
+
+    prompt: tuple[int, ...]
+    key: tuple[int, ...]
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("a prompt needs at least one token")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, a completion needs at least one token")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A written completion: T token ids (an end token is the last), their log-probabilities, and why it ended."""
+
+    key: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop: Stop
+
+
+@dataclass(slots=True)
+class Count:
+    """What a call computed, for reports: tokens through the trunk in prefill and decode, and those asked for."""
+
+    prompt_tokens: int = 0  # sum of prompt lengths over requests
+    prefill_tokens: int = 0  # prompt tokens that were computed, padding included
+    decode_steps: int = 0
+    decode_rows: int = 0  # sum of batch widths over steps, ended rows included
+    new_tokens: int = 0
+    widest: int = 0
+
+
+@dataclass(slots=True)
+class _Row:
+    request: Request
+    salt: int  # 64-bit key of the row's draws
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    drawn: int = 0  # tokens drawn on the device, at most one more than `tokens`
+    ended: bool = False
+
+
+def generate(
+    model: Any,
+    requests: Iterable[Request],
+    *,
+    seed: Sequence[int],
+    max_rows: int = 64,
+    kv_bytes: int = 0,
+    stop_tokens: Iterable[int] = (),
+    stop_text: Callable[[Sequence[int]], bool] | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    count: Count | None = None,
+) -> Iterator[Finished]:
+    """Write a completion for every request and yield each as it ends, in any order.
+
+    seed: words that, with `Request.key` and the position, key every draw.
+    max_rows: rows decoded together. kv_bytes: bound on keys and values in bytes (0: none); rows wait for room, and a
+        single row is always admitted. stop_tokens end a row and are kept as its last token (Stop.EOS).
+    stop_text: told the row's tokens after each one; True ends the row (Stop.TEXT).
+    temperature: 0 is greedy. The log-probabilities returned are those of the distribution sampled from, after
+        temperature and top_p; greedy rows carry those of the model at temperature 1.
+    """
+    decoder = Decoder(
+        model, seed=seed, max_rows=max_rows, kv_bytes=kv_bytes, stop_tokens=stop_tokens, stop_text=stop_text,
+        temperature=temperature, top_p=top_p, count=count,
+    )  # fmt: skip
+    decoder.add(requests)
+    while decoder.busy:
+        yield from decoder.step()
+
+
+class Decoder:
+    """Rows being written. `add` may be called between steps; `step` writes one token of every live row."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        seed: Sequence[int],
+        max_rows: int = 64,
+        kv_bytes: int = 0,
+        stop_tokens: Iterable[int] = (),
+        stop_text: Callable[[Sequence[int]], bool] | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        count: Count | None = None,
+    ) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows is {max_rows}, at least 1 is needed")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}, it cannot be negative")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p is {top_p}, it lies in (0, 1]")
+        self.backbone = model if isinstance(model, Backbone) else Backbone(model)
+        self.seed = tuple(seed)
+        self.max_rows = max_rows
+        self.kv_bytes = kv_bytes
+        self.token_bytes, self.row_bytes = self.backbone.cache_bytes() if kv_bytes else (0, 0)
+        self.stop_tokens = frozenset(stop_tokens)
+        self.stop_text = stop_text
+        self.temperature = temperature
+        self.top_p = top_p
+        self.count = count if count is not None else Count()
+        self.waiting: list[Request] = []
+        self.rows: list[_Row] = []
+        self.cache: list[Any] = []
+        self.tokens: mx.array | None = None  # (B,) drawn last, not yet read by the host
+        self.logprobs: mx.array | None = None  # (B,)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.rows or self.waiting)
+
+    def add(self, requests: Iterable[Request]) -> None:
+        """Queue requests. Long ones start first, so that the end of a call is not one row decoding alone."""
+        for request in requests:
+            self.waiting.append(request)
+            self.count.prompt_tokens += len(request.prompt)
+        # Equal prompts stay together: they are prefilled once. Python's sort is stable and looks at nothing but the
+        # requests, so the order, and with it every batch, is the same in a repeated run.
+        self.waiting.sort(key=lambda r: (-r.max_tokens, -len(r.prompt), r.prompt))
+
+    def step(self) -> list[Finished]:
+        """Admit waiting rows if there is room, write one token of every row, and return the rows that ended."""
+        self._join()
+        # The next step is launched before the host looks at the tokens of this one: device and host work side by side,
+        # and a row that has just ended decodes one token in vain.
+        tokens, logprobs = self.tokens, self.logprobs
+        assert tokens is not None and logprobs is not None
+        width = len(self.rows)
+        if any(row.drawn < row.request.max_tokens and not row.ended for row in self.rows):
+            self._launch()
+        finished = []
+        for row, token, logprob in zip(self.rows[:width], tokens.tolist(), logprobs.tolist(), strict=True):
+            if row.ended:
+                continue
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            self.count.new_tokens += 1
+            stop = self._stop(row, token)
+            if stop is not None:
+                row.ended = True
+                finished.append(Finished(row.request.key, tuple(row.tokens), tuple(row.logprobs), stop))
+        self._leave()
+        return finished
+
+    def _stop(self, row: _Row, token: int) -> Stop | None:
+        if token in self.stop_tokens:
+            return Stop.EOS
+        if self.stop_text is not None and self.stop_text(row.tokens):
+            return Stop.TEXT
+        if len(row.tokens) >= row.request.max_tokens:
+            return Stop.LENGTH
+        return None
+
+    # Decoding ---------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """Draw the next token of every row; the result is computed in the background."""
+        assert self.tokens is not None
+        hidden = self.backbone.hidden(self.tokens[:, None], self.cache)
+        self.tokens, self.logprobs = self._draw(self.backbone.logits(hidden[:, -1]), self.rows)
+        mx.async_eval(self.tokens, self.logprobs)
+        self.count.decode_steps += 1
+        self.count.decode_rows += len(self.rows)
+        self.count.widest = max(self.count.widest, len(self.rows))
+
+    def _draw(self, logits: mx.array, rows: list[_Row]) -> tuple[mx.array, mx.array]:
+        """Logits (B, V) to tokens (B,) and log-probabilities (B,); advances the rows' positions."""
+        uniforms = None
+        if self.temperature > 0:
+            salts = np.array([row.salt for row in rows], dtype=np.uint64)
+            positions = np.array([row.drawn for row in rows], dtype=np.uint64)
+            uniforms = mx.array(keyed_uniforms(salts, positions))
+        for row in rows:
+            row.drawn += 1
+        return draw(logits, uniforms, self.temperature, self.top_p)
+
+    def _leave(self) -> None:
+        """Take ended rows out of the batch when enough have ended."""
+        live = [i for i, row in enumerate(self.rows) if not row.ended]
+        if not live:
+            self.rows, self.cache, self.tokens, self.logprobs = [], [], None, None
+            return
+        ended = len(self.rows) - len(live)
+        if ended == 0 or (ended < DEAD_SHARE * len(self.rows) and not self._admissible(len(live))):
+            return
+        keep = mx.array(live, dtype=mx.int32)
+        for cache in self.cache:
+            cache.filter(keep)
+        self.rows = [self.rows[i] for i in live]
+        assert self.tokens is not None and self.logprobs is not None
+        self.tokens, self.logprobs = self.tokens[keep], self.logprobs[keep]
+
+    # Prefill ----------------------------------------------------------------------------------------------------
+
+    def _admissible(self, live: int) -> int:
+        """How many of the waiting requests may join `live` rows now."""
+        if not self.waiting:
+            return 0
+        free = self.max_rows - live
+        if live and free < min(max(1, math.ceil(FREE_SHARE * self.max_rows)), len(self.waiting)):
+            return 0
+        number = min(free, len(self.waiting))
+        if self.kv_bytes:
+            longest = max((len(r.request.prompt) + r.request.max_tokens for r in self.rows if not r.ended), default=0)
+            while number:
+                columns = max([longest, *(len(r.prompt) + r.max_tokens for r in self.waiting[:number])])
+                columns = -(-columns // CACHE_STEP) * CACHE_STEP
+                if (live + number) * (columns * self.token_bytes + self.row_bytes) <= self.kv_bytes:
+                    break
+                number -= 1
+            if not live:
+                number = max(number, 1)
+        return number
+
+    def _join(self) -> None:
+        """Prefill waiting requests and add their rows, with a first token drawn, to the batch."""
+        number = self._admissible(sum(not row.ended for row in self.rows))
+        if not number:
+            return
+        batch, self.waiting = self.waiting[:number], self.waiting[number:]
+        for chunk in self._chunks(batch):
+            rows = [_Row(request, _salt(self.seed, request.key)) for request in chunk]
+            cache, logits = self._prefill([row.request.prompt for row in rows])
+            tokens, logprobs = self._draw(logits, rows)
+            mx.async_eval(tokens, logprobs)
+            if self.rows:
+                assert self.tokens is not None and self.logprobs is not None
+                for mine, theirs in zip(self.cache, cache, strict=True):
+                    mine.extend(theirs)
+                tokens = mx.concatenate([self.tokens, tokens])
+                logprobs = mx.concatenate([self.logprobs, logprobs])
+            else:
+                self.cache = cache
+            self.tokens, self.logprobs = tokens, logprobs
+            self.rows = [*self.rows, *rows]
+
+    def _chunks(self, batch: list[Request]) -> Iterator[list[Request]]:
+        """Split requests so that one prefill computes at most PREFILL_TOKENS, keeping equal prompts together."""
+        chunk: list[Request] = []
+        prompts: set[tuple[int, ...]] = set()
+        longest = 0
+        for request in batch:
+            width = max(longest, len(request.prompt))
+            if chunk and request.prompt not in prompts and (len(prompts) + 1) * width > PREFILL_TOKENS:
+                yield chunk
+                chunk, prompts, width = [], set(), len(request.prompt)
+            chunk.append(request)
+            prompts.add(request.prompt)
+            longest = width
+        if chunk:
+            yield chunk
+
+    def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[list[Any], mx.array]:
+        """Caches of all rows, and the logits (B, V) that follow each prompt; every distinct prompt is computed once."""
+        distinct = list(dict.fromkeys(prompts))
+        shared = _common_prefix(distinct) if len(distinct) > 1 else 0
+        # At least one token of each prompt is left to compute: its hidden state gives the first logits.
+        shared = min(shared, min(map(len, distinct)) - 1)
+        if shared < SHORTEST_PREFIX:
+            shared = 0
+        cache = self.backbone.empty_cache(1 if shared else len(distinct))
+        if shared:
+            self._forward(mx.array([distinct[0][:shared]]), cache)
+            fork = mx.zeros((len(distinct),), dtype=mx.int32)
+            for layer in cache:
+                layer.filter(fork)
+        rest = [prompt[shared:] for prompt in distinct]
+        lengths = [len(tokens) for tokens in rest]
+        longest = max(lengths)
+        padding = [longest - length for length in lengths]
+        if any(padding):
+            for layer in cache:
+                layer.prepare(lengths=lengths, right_padding=padding)
+        tokens = np.zeros((len(rest), longest), dtype=np.int32)
+        for i, row in enumerate(rest):
+            tokens[i, : len(row)] = row
+        hidden = self._forward(mx.array(tokens), cache)
+        if any(padding):
+            for layer in cache:
+                layer.finalize()
+        last = hidden[mx.arange(len(rest)), mx.array(lengths) - 1]  # (distinct, D)
+        logits = self.backbone.logits(last)
+        if len(distinct) < len(prompts):
+            place = {prompt: i for i, prompt in enumerate(distinct)}
+            fork = mx.array([place[prompt] for prompt in prompts], dtype=mx.int32)
+            for layer in cache:
+                layer.filter(fork)
+            logits = logits[fork]
+        return cache, logits
+
+    def _forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+        """Run tokens (B, T) through the trunk in pieces of bounded size and return the hidden states (B, T, D)."""
+        rows, length = tokens.shape
+        piece = max(1, PREFILL_TOKENS // rows)
+        self.count.prefill_tokens += rows * length
+        if length <= piece:
+            return self.backbone.hidden(tokens, cache)
+        parts = []
+        for start in range(0, length, piece):
+            parts.append(self.backbone.hidden(tokens[:, start : start + piece], cache))
+            mx.eval(parts[-1], [layer.state for layer in cache])
+        return mx.concatenate(parts, axis=1)
+
+
+def draw(logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float) -> tuple[mx.array, mx.array]:
+    """Draw one token of each row of float32 logits (B, V); returns tokens (B,) and their log-probabilities (B,).
+
+    uniforms: (B, 2) in [0, 1), or None for greedy decoding. The log-probability is of the distribution drawn from.
+    """
+    rows, size = logits.shape
+    if uniforms is None:
+        tokens = mx.argmax(logits, axis=-1)
+        chosen = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+        return tokens, chosen - mx.logsumexp(logits, axis=-1)
+    if temperature != 1.0:
+        logits = logits * (1.0 / temperature)
+    weights = mx.exp(logits - mx.max(logits, axis=-1, keepdims=True))  # (B, V), the largest is 1
+    if top_p < 1.0:
+        weights = _nucleus(weights, top_p)
+    block = _block(size)
+    if block is None:
+        tokens, total = _invert(weights, uniforms[:, :1])
+    else:
+        blocks = weights.reshape(rows, size // block, block)
+        which, total = _invert(blocks.sum(axis=-1), uniforms[:, :1])
+        inside = mx.take_along_axis(blocks, which[:, None, None], axis=1)[:, 0]  # (B, block)
+        tokens = which * block + _invert(inside, uniforms[:, 1:])[0]
+    chosen = mx.take_along_axis(weights, tokens[:, None], axis=-1)[:, 0]
+    return tokens, mx.log(chosen / total)
+
+
+def _invert(weights: mx.array, uniform: mx.array) -> tuple[mx.array, mx.array]:
+    """First index whose cumulative weight exceeds uniform * total: weights (B, N), uniform (B, 1) -> (B,), totals (B,).
+
+    An index of weight 0 is never chosen, whatever the rounding of the sums.
+    """
+    sums = mx.cumsum(weights, axis=-1)
+    total = sums[:, -1:]
+    beyond = (sums > uniform * total) & (weights > 0)
+    return mx.argmax(beyond, axis=-1).astype(mx.int32), total[:, 0]
+
+
+def _nucleus(weights: mx.array, top_p: float) -> mx.array:
+    """Zero all but the smallest set of largest weights (B, V) that holds the share top_p; ties at the edge stay."""
+    ordered = -mx.sort(-weights, axis=-1)
+    before = mx.cumsum(ordered, axis=-1) - ordered
+    inside = before < top_p * weights.sum(axis=-1, keepdims=True)
+    edge = mx.min(mx.where(inside, ordered, mx.inf), axis=-1, keepdims=True)
+    return mx.where(weights >= edge, weights, 0.0)
+
+
+def _block(size: int) -> int | None:
+    """The divisor of V nearest to its square root, for a search in two levels; None searches V in one."""
+    if size <= 2048:
+        return None
+    root = math.isqrt(size)
+    for distance in range(root):
+        for candidate in (root - distance, root + distance):
+            if size % candidate == 0:
+                return candidate if 16 <= candidate <= size // 16 else None
+    return None
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that avalanches."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _salt(seed: Sequence[int], key: Sequence[int]) -> int:
+    """One 64-bit key for all draws of a request, from the words of the seed and of its key."""
+    state = np.zeros(1, dtype=np.uint64)
+    for word in (len(seed), *seed, *key):
+        state = _mix((state ^ np.array([word % 2**64], dtype=np.uint64)) + _GOLDEN)
+    return int(state[0])
+
+
+def keyed_uniforms(salts: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Two uniform float32 numbers in [0, 1) for each (salt, position): (B,), (B,) -> (B, 2).
+
+    A counter-based generator: the numbers are a function of key and position alone. 23 bits, so that a product with
+    a total stays below the total after rounding.
+    """
+    bits = _mix(salts ^ _mix(positions * _GOLDEN + _GOLDEN))
+    first = (bits >> np.uint64(41)).astype(np.float32)
+    second = ((bits >> np.uint64(9)) & np.uint64(0x7FFFFF)).astype(np.float32)
+    return np.stack([first, second], axis=-1) * np.float32(2.0**-23)
+
+
+def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Length of the longest prefix that all prompts share."""
+    low, high = min(prompts), max(prompts)  # the lexicographic extremes differ first where any two do
+    for i, (a, b) in enumerate(zip(low, high, strict=False)):
+        if a != b:
+            return i
+    return min(len(low), len(high))
