@@ -1,0 +1,194 @@
+"""What happens inside the child, between its confinement and its end: one job, one frame, nothing else.
+
+The child is told a program and its inputs, never the expected outputs. It answers with one frame on the result
+pipe: a length, then an encoded tuple (status, detail, values). Whatever the program does to this interpreter, all
+it can do is to choose that frame, which is no more than its own return value could say.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import gc
+import os
+import struct
+import sys
+import types
+from typing import Any
+
+from azr_mlx.executor.values import EncodeError, decode, encode
+
+RESULT_FD = 3
+MAX_JOB_BYTES = 64 << 20
+_HEADER = struct.Struct("<I")
+_DETAIL_CHARS = 400
+
+
+def _flush() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except Exception:
+            pass
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass
+
+
+def send(status: str, detail: str = "", values: bytes = b"", extra: bytes = b"") -> None:
+    """Write the one frame of this child."""
+    detail = detail[:_DETAIL_CHARS]
+    body = encode((status, detail, values, extra), max_bytes=1 << 30)
+    data = memoryview(_HEADER.pack(len(body)) + body)
+    while data:
+        data = data[os.write(RESULT_FD, data) :]
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message` of an exception of the program, bounded, whatever its __str__ does."""
+    try:
+        name = str(type.__dict__["__name__"].__get__(type(error)))
+    except BaseException:
+        name = "exception"
+    try:
+        text = str(error)
+        if type(text) is not str:
+            text = ""
+    except BaseException:
+        text = ""
+    line = ""
+    try:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "<program>":
+                line = f" (line {trace.tb_lineno})"
+            trace = trace.tb_next
+    except BaseException:
+        pass
+    return f"{name}: {text[: _DETAIL_CHARS - 100]}{line}" if text else f"{name}{line}"
+
+
+def report(error: BaseException, where: str = "") -> None:
+    """Send the frame that an exception of the program deserves."""
+    if isinstance(error, MemoryError):
+        send("memory", f"{where}MemoryError")
+    elif isinstance(error, SystemExit):
+        send("exited-early", f"{where}SystemExit({str(error.code)[:50]})")
+    elif isinstance(error, OSError) and error.errno in (1, 13):  # EPERM and EACCES: a layer said no
+        send("forbidden", where + describe(error))
+    else:
+        send("exception", where + describe(error))
+
+
+def fresh_module(name: str) -> dict[str, Any]:
+    """The namespace of a new module. It is registered, since dataclasses and pickle look their module up by name."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    module.__dict__["__builtins__"] = builtins
+    return module.__dict__
+
+
+def call_expression(function: str, text: str) -> types.CodeType:
+    """Code for `function(text)`. Raises SyntaxError unless that is exactly one call of a plain name."""
+    tree = ast.parse(f"_({text}\n)", "<input>", "eval")
+    call = tree.body
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_"):
+        raise SyntaxError("not the arguments of one call")
+    call.func.id = function
+    return compile(tree, "<input>", "eval")
+
+
+def run_function(program: str, inputs: tuple[str, ...], function: str, reverse: bool, max_bytes: int) -> None:
+    """Call `function` once for each input, each time in a fresh execution of the program; send the values."""
+    code = compile(program, "<program>", "exec", dont_inherit=True)
+    count = len(inputs)
+    encoded: list[bytes] = [b""] * count
+    left = max_bytes
+    where = ""
+    for index in reversed(range(count)) if reverse else range(count):
+        where = f"input {index + 1}: " if count > 1 else ""
+        try:
+            expression = call_expression(function, inputs[index])
+        except SyntaxError as error:
+            return send("exception", f"{where}bad arguments: {error.msg}")
+        try:
+            namespace = fresh_module("program")
+            exec(code, namespace)
+            if function not in namespace:
+                return send("exception", f"no function {function}")
+            value = eval(expression, namespace)
+        except BaseException as error:
+            return report(error, where)
+        try:
+            encoded[index] = encode(value, left)
+        except EncodeError as error:
+            return send("bad-result", where + str(error))
+        left -= len(encoded[index])
+    _flush()
+    send("ok", "", encode(tuple(encoded), 1 << 30))
+
+
+def run_script(program: str, stdin: str) -> None:
+    """Run the program as `__main__` with `stdin` as its standard input. Leaving by exit(0) is an ordinary end."""
+    handle = os.open("stdin", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink("stdin")
+    data = memoryview(stdin.encode("utf-8", "surrogatepass"))
+    while data:
+        data = data[os.write(handle, data) :]
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.dup2(handle, 0)
+    os.close(handle)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]
+    code = compile(program, "<program>", "exec", dont_inherit=True)
+    namespace = fresh_module("__main__")
+    try:
+        exec(code, namespace)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            _flush()
+            return report(error)
+    except BaseException as error:
+        _flush()
+        return report(error)
+    _flush()
+    send("ok", "", encode((), 16))
+
+
+def run_test(program: str, test: str, token: bytes) -> None:
+    """Run the program, then the test in the same namespace; the token is sent only after the last statement."""
+    namespace = fresh_module("program")
+    try:
+        exec(compile(program, "<program>", "exec", dont_inherit=True), namespace)
+    except BaseException as error:
+        return report(error, "program: ")
+    try:
+        exec(compile(test, "<test>", "exec", dont_inherit=True), namespace)
+    except BaseException as error:
+        return report(error, "test: ")
+    _flush()
+    send("ok", "", encode((), 16), token)
+
+
+def work(job: bytes) -> None:
+    """Run one encoded job. Returns normally whatever the program did, unless it ended the process."""
+    mode, program, rest, max_bytes = decode(job, MAX_JOB_BYTES)
+    gc.enable()
+    try:
+        if mode == "function":
+            inputs, function, reverse = rest
+            run_function(program, inputs, function, reverse, max_bytes)
+        elif mode == "script":
+            run_script(program, *rest)
+        elif mode == "test":
+            run_test(program, *rest)
+    except MemoryError:
+        send("memory", "MemoryError")
+    except RecursionError as error:
+        send("exception", describe(error))
+    except (SyntaxError, ValueError) as error:  # of compile(): a null byte is a ValueError on 3.11
+        send("exception", describe(error))
+    except BaseException as error:
+        report(error)

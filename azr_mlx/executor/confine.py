@@ -1,0 +1,317 @@
+"""Confinement of one slot, per operating system. Loaded in the zygote, before any program is.
+
+Every layer is optional: each function tries one mechanism and says what came of it, so that a missing one is
+reported instead of silently replaced. Nothing here uses the package; ctypes reaches the system calls that the
+standard library does not wrap.
+
+Sources: Linux man pages unshare(2), pivot_root(2), seccomp(2), landlock(7), capabilities(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+import sys
+from collections.abc import Iterable
+
+LINUX = sys.platform.startswith("linux")
+DARWIN = sys.platform == "darwin"
+FIRST_UID = 61184  # programs of root's slots run as FIRST_UID + slot; 61184-65519 is reserved for such transient use
+BOX_BYTES = 64 << 20
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def prctl(option: int, *arguments: int) -> int:
+    words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
+    return _check(_libc.prctl(option, *words), f"prctl {option}")
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    _check(
+        _libc.mount(
+            source.encode(),
+            target.encode(),
+            kind.encode() if kind else None,
+            ctypes.c_ulong(flags),
+            data.encode() if data else None,
+        ),
+        f"mount {target}",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- namespaces (Linux)
+
+
+def namespaces() -> list[str]:
+    """Enter fresh namespaces: mount, pid (for children), network, ipc and host name; and user unless root can do without.
+
+    Returns their names. Raises OSError when the kernel or the distribution forbids them.
+    """
+    spaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    names = ["mount", "pid", "network", "ipc", "uts"]
+    if os.geteuid() == 0 and _libc.unshare(spaces) == 0:
+        return names
+    uid, gid = os.geteuid(), os.getegid()
+    _check(_libc.unshare(spaces | CLONE_NEWUSER), "unshare")
+    # The map keeps the uid as it is: programs must not see themselves as root of anything.
+    for path, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{path}", "w") as file:
+            file.write(text)
+    return ["user", *names]
+
+
+def _readable_paths(extra: Iterable[str]) -> list[str]:
+    """What a Python program needs to see: the interpreter's own installation and the system's libraries."""
+    wanted = ["/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"]
+    wanted += ["/nix/store", *extra]
+    for prefix in {sys.base_prefix, sys.base_exec_prefix}:
+        # A prefix of /usr is the whole distribution; its Python lives in /usr/lib, which is there already.
+        wanted += [prefix] if prefix not in ("/usr", "/") else []
+    return [path for path in dict.fromkeys(wanted) if os.path.lexists(path)]
+
+
+def new_root(box: str, extra: Iterable[str] = ()) -> None:
+    """Replace the file system by a small read-only one: Python, shared libraries, four devices, and a private /box.
+
+    `box` names an empty directory outside that serves as the mount point. Raises OSError.
+    """
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    root = box
+    _mount("azr", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
+    for path in _readable_paths(extra):
+        target = root + path
+        if os.path.islink(path) and path.count("/") == 1:
+            os.symlink(os.readlink(path), target)  # /lib -> usr/lib
+            continue
+        source = os.path.realpath(path)
+        os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+        if os.path.isdir(source):
+            os.makedirs(target, mode=0o755, exist_ok=True)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        _mount(source, target, None, MS_BIND | MS_REC)
+        with contextlib.suppress(OSError):  # a locked mount below a user namespace keeps its own flags
+            _mount("none", target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    os.makedirs(root + "/dev", exist_ok=True)
+    for device in ("null", "zero", "random", "urandom"):
+        os.close(os.open(f"{root}/dev/{device}", os.O_CREAT | os.O_WRONLY, 0o666))
+        _mount(f"/dev/{device}", f"{root}/dev/{device}", None, MS_BIND)
+    os.makedirs(root + "/box", exist_ok=True)
+    os.makedirs(root + "/tmp", exist_ok=True)
+    os.chdir(root)
+    _check(_libc.syscall(_NUMBERS["pivot_root"], b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", MNT_DETACH), "umount")
+    os.chdir("/")
+    options = f"mode=0700,size={BOX_BYTES},nr_inodes=4096"
+    _mount("box", "/box", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    os.symlink("/box", "/tmp/box")  # /tmp itself stays empty and read-only
+    _mount("none", "/", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID)
+
+
+# ---------------------------------------------------------------------------------------------- privileges (Linux)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, now and for whatever is executed later."""
+    with contextlib.suppress(OSError):
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    for capability in range(64):
+        if _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) != 0:
+            break
+    header = struct.pack("<Ii", 0x20080522, 0)
+    _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def drop_uid(uid: int) -> None:
+    """Leave root for an id that owns nothing. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+# ------------------------------------------------------------------------------------------------ landlock (Linux)
+
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+
+
+def landlock_ruleset(read: Iterable[str], write: Iterable[str]) -> tuple[int, int]:
+    """A ruleset that allows reading below `read` and everything but executing below `write`: (fd, ABI version).
+
+    From ABI 4 it also denies TCP, from ABI 6 signals to and abstract sockets of processes outside. Raises OSError.
+    """
+    abi = _check(_libc.syscall(444, None, ctypes.c_size_t(0), 1), "landlock")
+    rights = _RIGHTS[min(abi, 5)]
+    attributes = struct.pack("<QQQ", rights, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
+    attributes = attributes[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
+    ruleset = _check(_libc.syscall(444, attributes, ctypes.c_size_t(len(attributes)), 0), "landlock_create_ruleset")
+    os.set_inheritable(ruleset, False)
+    for paths, allowed in ((read, _READ_FILE | _READ_DIR), (write, rights & ~1)):
+        for path in paths:
+            try:
+                handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            is_directory = os.path.isdir(path)
+            mask = allowed if is_directory else allowed & (_READ_FILE | (1 << 1) | (1 << 14) | (1 << 15)) & rights
+            rule = struct.pack("<Qi", mask, handle)
+            try:
+                _check(_libc.syscall(445, ruleset, 1, rule, 0), "landlock_add_rule")
+            finally:
+                os.close(handle)
+    return ruleset, abi
+
+
+def landlock_restrict(ruleset: int) -> None:
+    """Bind this process to the ruleset, for ever. Needs no_new_privs. Raises OSError."""
+    _check(_libc.syscall(446, ruleset, 0), "landlock_restrict_self")
+
+
+# ------------------------------------------------------------------------------------------------- seccomp (Linux)
+
+_MACHINE = os.uname().machine
+_X86 = _MACHINE in ("x86_64", "amd64")
+_ARCH = 0xC000003E if _X86 else 0xC00000B7
+# The names of x86_64 and of the generic table (aarch64). A name without a number there does not exist there.
+_TABLE = """
+fork 57 -; vfork 58 -; clone 56 220; clone3 435 435; execve 59 221; execveat 322 281; ptrace 101 117;
+process_vm_readv 310 270; process_vm_writev 311 271; process_madvise 440 440; kcmp 312 272;
+kill 62 129; tkill 200 130; tgkill 234 131; rt_sigqueueinfo 129 138; rt_tgsigqueueinfo 297 240;
+pidfd_send_signal 424 424; pidfd_open 434 434; pidfd_getfd 438 438; setsid 112 157; setpgid 109 154;
+socket 41 198; connect 42 203; bind 49 200; listen 50 201; accept 43 202; accept4 288 242; sendto 44 206;
+sendmsg 46 211; sendmmsg 307 269; socketpair 53 199;
+unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; pivot_root 155 41; chroot 161 51;
+open_tree 428 428; move_mount 429 429; fsopen 430 430; fsconfig 431 431; fsmount 432 432; fspick 433 433;
+mount_setattr 442 442; bpf 321 280; perf_event_open 298 241; userfaultfd 323 282;
+io_uring_setup 425 425; io_uring_enter 426 426; io_uring_register 427 427; io_setup 206 0; io_submit 209 2;
+add_key 248 217; request_key 249 218; keyctl 250 219; kexec_load 246 104; kexec_file_load 320 294;
+init_module 175 105; finit_module 313 273; delete_module 176 106; reboot 169 142; swapon 167 224; swapoff 168 225;
+acct 163 89; quotactl 179 60; syslog 103 116; sethostname 170 161; setdomainname 171 162;
+settimeofday 164 170; clock_settime 227 112; clock_adjtime 305 266; adjtimex 159 171;
+iopl 172 -; ioperm 173 -; modify_ldt 154 -; personality 135 92; uselib 134 -; vhangup 153 58; lookup_dcookie 212 18;
+nfsservctl 180 42; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262; inotify_init1 294 26;
+inotify_init 253 -; shmget 29 194; shmat 30 196; shmctl 31 195; semget 64 190; semctl 66 191; semop 65 193;
+msgget 68 186; msgsnd 69 189; msgrcv 70 188; msgctl 71 187; mq_open 240 180; mq_unlink 241 181;
+memfd_create 319 279; memfd_secret 447 447; mlock 149 228; mlock2 325 284; mlockall 151 230;
+setuid 105 146; setgid 106 144; setreuid 113 145; setregid 114 143; setresuid 117 147; setresgid 119 149;
+setgroups 116 159; setfsuid 122 151; setfsgid 123 152; capset 126 91;
+sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setparam 142 118; sched_setattr 314 274; setpriority 141 140;
+ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239; mbind 237 235; set_mempolicy 238 237;
+vmsplice 278 75; splice 275 76; tee 276 77; seccomp 317 277; landlock_add_rule 445 445; mknod 133 -; mknodat 259 33;
+prctl 157 167; prlimit64 302 261; ioctl 16 29; symlink_unused - -
+"""
+_NUMBERS: dict[str, int] = {}
+for _entry in _TABLE.split(";"):
+    _word, _first, _second = _entry.split()
+    _number = _first if _X86 else _second
+    if _number != "-":
+        _NUMBERS[_word] = int(_number)
+
+_SPECIAL = ("clone", "clone3", "kill", "tkill", "tgkill", "prctl", "prlimit64", "ioctl", "socketpair")
+_LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
+_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_DENY, _ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+_PID_MARK = 0x50494421  # stands for the child's own pid until `seccomp_install` knows it
+
+
+def seccomp_supported() -> bool:
+    """Whether the filter knows this machine's system call numbers."""
+    return LINUX and _MACHINE in ("x86_64", "amd64", "aarch64", "arm64")
+
+
+def seccomp_filter() -> bytes:
+    """The BPF program: everything is allowed except a list, by number and by arguments.
+
+    A list of denials rather than of permissions, because a new libc may need a new harmless call at any time, while
+    what can harm is known: new processes, other programs, signals to others, sockets, namespaces, mounts, tracing,
+    key rings, kernel interfaces with a history of holes (io_uring, bpf, userfaultfd, splice), System V IPC.
+    `EPERM` lets a program fail with an ordinary exception. `clone3` must say ENOSYS, as its flags are in memory
+    that a filter cannot read and libc then falls back to `clone`, whose flags it can.
+    """
+    code: list[tuple[int, int, int, int]] = []
+
+    def put(operation: int, value: int, yes: int = 0, no: int = 0) -> None:
+        code.append((operation, yes, no, value))
+
+    def argument(index: int) -> None:
+        put(_LD, 16 + 8 * index)  # low 32 bits; both tables are little-endian
+
+    put(_LD, 4)
+    put(_JEQ, _ARCH, 1, 0)
+    put(_RET, _KILL)
+    put(_LD, 0)
+    if _X86:  # the x32 numbers would walk around every rule below
+        put(_JGE, 0x40000000, 0, 1)
+        put(_RET, _KILL)
+    for name, number in _NUMBERS.items():
+        if name not in _SPECIAL:
+            put(_JEQ, number, 0, 1)
+            put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["clone3"], 0, 1)
+    put(_RET, _ABSENT)
+    # clone: threads only (CLONE_THREAD), and no namespace flag
+    put(_JEQ, _NUMBERS["clone"], 0, 5)
+    argument(0)
+    put(_JSET, 0x7E020000, 2, 0)
+    put(_JSET, 0x00010000, 0, 1)
+    put(_RET, _ALLOW)
+    put(_RET, _DENY)
+    for name in ("kill", "tgkill"):  # to itself only: abort() and raise() need that
+        put(_JEQ, _NUMBERS[name], 0, 4)
+        argument(0)
+        put(_JEQ, _PID_MARK, 0, 1)
+        put(_RET, _ALLOW)
+        put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["tkill"], 0, 1)
+    put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["socketpair"], 0, 4)  # AF_UNIX pairs reach nobody else; asyncio needs one
+    argument(0)
+    put(_JEQ, 1, 0, 1)
+    put(_RET, _ALLOW)
+    put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["prctl"], 0, 6)  # names of threads and of memory areas
+    argument(0)
+    put(_JEQ, 15, 2, 0)
+    put(_JEQ, 16, 1, 0)
+    put(_JEQ, 0x53564D41, 0, 1)
+    put(_RET, _ALLOW)
+    put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["prlimit64"], 0, 5)
+    argument(0)
+    put(_JEQ, 0, 1, 0)
+    put(_JEQ, _PID_MARK, 0, 1)
+    put(_RET, _ALLOW)
+    put(_RET, _DENY)
+    put(_JEQ, _NUMBERS["ioctl"], 0, 4)  # TIOCSTI and TIOCLINUX type into a terminal
+    argument(1)
+    put(_JEQ, 0x5412, 1, 0)
+    put(_JEQ, 0x541C, 0, 1)
+    put(_RET, _DENY)
+    put(_RET, _ALLOW)
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def seccomp_install(program: bytes) -> None:
+    """Bind this process, for ever, to the filter, with its own pid filled in. Needs no_new_privs. Raises OSError."""
+    program = program.replace(struct.pack("<I", _PID_MARK), struct.pack("<I", os.getpid()))
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+    _check(_libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(2), header, 0, 0), "seccomp")

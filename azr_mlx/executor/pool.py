@@ -1,0 +1,650 @@
+"""The trainer's side of the executor: jobs in, outcomes out, one I/O thread, no program's code ever run or parsed here.
+
+Each worker is a slot: an exec'd interpreter (zygote.py) that forks one confined child per program. Slots of hash seed 0
+serve every job, those of seed 1 serve the second half of determinism checks. A slot that dies or falls silent is
+replaced and its job tried again; a job is never lost, and a fault of the harness is never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import json
+import os
+import queue
+import secrets
+import selectors
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+from azr_mlx.executor import values
+
+_HEADER = struct.Struct("<I")
+_LIMITS = struct.Struct("<ddQQQ")
+_GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
+_START = 30.0  # seconds a slot may take to say hello
+_TRIES = 3
+_MAX_REPLY = 1 << 29
+
+
+class Status(enum.StrEnum):
+    """How a program ended. Only OK carries values; SANDBOX_ERROR alone says nothing about the program."""
+
+    OK = "ok"
+    EXCEPTION = "exception"  # an exception left the program; detail is "Type: message (line n)"
+    TIMEOUT = "timeout"  # detail is "wall" or "cpu"
+    MEMORY = "memory"  # over its memory limit
+    OUTPUT_LIMIT = "output-limit"  # wrote more to stdout or stderr than allowed
+    KILLED = "killed"  # by a signal that the executor did not send; detail is its name
+    EXITED_EARLY = "exited-early"  # ended its process or raised SystemExit before the result was there
+    FORBIDDEN = "forbidden"  # did what the confinement denies, and did not survive the refusal
+    BAD_RESULT = "bad-result"  # returned what is not plain data, or is too large or too deep
+    NOT_DETERMINISTIC = "not-deterministic"  # two runs differed
+    FAILED = "failed"  # a test's assertion did not hold (test jobs only)
+    SANDBOX_ERROR = "sandbox-error"  # the harness failed, repeatedly; judge nothing by it
+
+
+class SandboxUnavailable(RuntimeError):
+    """Level `strict` was asked for, and this machine offers no sufficient confinement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one program may use. Exceeding a limit ends the program and is told by its status."""
+
+    wall_seconds: float = 5.0
+    cpu_seconds: float = 5.0
+    memory_mb: int = 512  # beyond what the bare interpreter maps
+    output_bytes: int = 1 << 20  # of stdout and of stderr, each
+    result_bytes: int = 1 << 20  # of the encoded values
+
+    def __post_init__(self) -> None:
+        if not (0 < self.wall_seconds < 86400 and 0 < self.cpu_seconds < 86400):
+            raise ValueError("wall_seconds and cpu_seconds must be above 0 and below one day")
+        if self.memory_mb < 1 or self.output_bytes < 1 or self.result_bytes < 16:
+            raise ValueError("memory_mb, output_bytes and result_bytes must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Call `function` of `program` once for each input, each time in a fresh execution of the program.
+
+    An input is the text of exactly one call's arguments ("1, x=[2]"); it is evaluated in the program's namespace,
+    inside the sandbox.
+    """
+
+    program: str
+    inputs: tuple[str, ...]
+    function: str = "f"
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TestJob:
+    """Run `program`, then `test` in the same namespace; `entry_point` is passed to the test's `check`, if given."""
+
+    __test__ = False  # not a test of pytest
+    program: str
+    test: str
+    entry_point: str = ""
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StdinJob:
+    """Run `program` as a script that reads `stdin`; the outcome's `stdout` is its answer."""
+
+    program: str
+    stdin: str = ""
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job. Text in `detail`, `stdout` and `stderr` is the program's: escape it before a terminal."""
+
+    status: Status
+    values: tuple[object, ...] = ()
+    detail: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0  # bytes resident, the interpreter's own included
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+    @property
+    def value(self) -> object:
+        """The value of a job with one input. Raises IndexError when there is none."""
+        return self.values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """Which layers of confinement hold: `active` names, and `missing` maps the others to the reason."""
+
+    level: str
+    active: tuple[str, ...]
+    missing: dict[str, str]
+
+    @property
+    def files(self) -> bool:
+        """Whether programs are kept from the user's files."""
+        return bool({"root", "landlock", "seatbelt"} & set(self.active))
+
+    @property
+    def network(self) -> bool:
+        """Whether programs are kept from the network."""
+        return bool({"namespaces", "seccomp", "seatbelt"} & set(self.active))
+
+    @property
+    def processes(self) -> bool:
+        """Whether programs are kept from starting, and from signalling, other processes."""
+        return bool({"seccomp", "seatbelt"} & set(self.active))
+
+    @property
+    def confined(self) -> bool:
+        return self.files and self.network and self.processes
+
+
+_KIND = Job | TestJob | StdinJob
+
+
+class _Work:
+    """One job on its way: encoded once, tried up to `_TRIES` times."""
+
+    __slots__ = ("future", "limits", "payload", "reverse", "seed", "token", "tries")
+
+    def __init__(self, job: _KIND, limits: Limits, seed: int, reverse: bool) -> None:
+        self.future: Future[Outcome] = Future()
+        self.limits = limits
+        self.seed = seed
+        self.tries = 0
+        self.token = b""
+        rest: tuple[Any, ...]
+        if isinstance(job, Job):
+            mode, rest = "function", (tuple(job.inputs), job.function, reverse)
+        elif isinstance(job, StdinJob):
+            mode, rest = "script", (job.stdin,)
+        else:
+            self.token = secrets.token_bytes(16)
+            test = job.test + (f"\ncheck({job.entry_point})\n" if job.entry_point else "")
+            mode, rest = "test", (test, self.token)
+        body = values.encode((mode, job.program, rest, limits.result_bytes), max_bytes=32 << 20)
+        head = _LIMITS.pack(
+            limits.wall_seconds, limits.cpu_seconds, limits.memory_mb << 20, limits.output_bytes, limits.result_bytes
+        )
+        self.payload = head + _HEADER.pack(len(body)) + body
+
+
+class _Slot:
+    """The trainer's end of one zygote."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number = number
+        self.seed = seed
+        self.process: subprocess.Popen[bytes] | None = None
+        self.socket: socket.socket | None = None
+        self.box = ""
+        self.work: _Work | None = None
+        self.unsent: memoryview | None = None
+        self.received = bytearray()
+        self.deadline = 0.0
+        self.ready = False
+        self.failures = 0
+
+
+class Executor:
+    """Runs programs that nobody trusts. Thread-safe; use it as a context manager, or call `close`.
+
+    level: "strict" refuses to start without confinement of files, network and processes; "standard" uses what there
+    is and warns once of what is missing; "off" runs programs as the user, with limits only.
+    workers: programs that run at once, 0 for one per core. Start it before anything touches a GPU.
+
+    Raises SandboxUnavailable (strict), RuntimeError when no slot can be started.
+    """
+
+    def __init__(
+        self, level: str = "standard", limits: Limits | None = None, workers: int = 0, *, without: Iterable[str] = ()
+    ) -> None:
+        if level not in ("strict", "standard", "off"):
+            raise ValueError(f"unknown level {level!r}: choose strict, standard or off")
+        self.level = level
+        self.limits = limits or Limits()
+        self.workers = workers or len(_affinity())
+        self.counters: Counter[str] = Counter()
+        self._without = tuple(without)
+        self._folder = tempfile.mkdtemp(prefix="azr-sandbox-")
+        os.chmod(self._folder, 0o711)
+        self._queues: tuple[deque[_Work], deque[_Work]] = (deque(), deque())
+        self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._woken = False
+        self._running = 0
+        self._slots: list[_Slot] = []
+        self._layers: LayerReport | None = None
+        self._hello = threading.Event()
+        self._trouble = ""
+        self._closed = False
+        self._lock = threading.Lock()
+        for number in range(self.workers):
+            self._open(number, 0)
+        self._thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
+        self._thread.start()
+        atexit.register(_close, weakref.ref(self))
+        if not self._hello.wait(_START) or self._layers is None:
+            self.close()
+            raise RuntimeError(f"the sandbox did not start: {self._trouble or 'no sign of life'}")
+        if level == "strict" and not self._layers.confined:
+            self.close()
+            raise SandboxUnavailable(f"no sufficient sandbox here: {_missing(self._layers)}")
+        if level == "off":
+            warnings.warn("executor level off: model-written programs run unconfined, as you", stacklevel=2)
+        elif not self._layers.confined:
+            warnings.warn(f"programs are not fully confined: {_missing(self._layers)}", stacklevel=2)
+
+    # ------------------------------------------------------------------------------------------------ the API
+
+    @property
+    def layers(self) -> LayerReport:
+        """The confinement that is active, as the first slot found it."""
+        assert self._layers is not None
+        return self._layers
+
+    def submit(self, job: _KIND) -> Future[Outcome]:
+        """Run one job. The future never raises for anything that the program does. Raises RuntimeError once closed."""
+        return self._submit(job, 0, False).future
+
+    def submit_check(self, job: Job) -> Future[Outcome]:
+        """Run a job twice: two fresh children, hash seeds 0 and 1, inputs in reversed order the second time.
+
+        The outcome is that of the first run when both agree; NOT_DETERMINISTIC when both are ok and their canonical
+        values differ, or when only one is ok; nan equals nan here. A second run is not made after a failed first.
+        """
+        result: Future[Outcome] = Future()
+
+        def second(first: Future[Outcome]) -> None:
+            outcome = first.result()
+            if not outcome.ok:
+                result.set_result(outcome)
+                return
+            try:
+                self._submit(job, 1, True).future.add_done_callback(lambda done: compare(outcome, done.result()))
+            except RuntimeError:
+                result.set_result(Outcome(Status.SANDBOX_ERROR, detail="closed"))
+
+        def compare(first: Outcome, again: Outcome) -> None:
+            if again.status is Status.SANDBOX_ERROR:
+                result.set_result(again)
+            elif not again.ok:
+                detail = f"the second run: {again.status} {again.detail}".strip()
+                result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
+            elif values.canonical(first.values) != values.canonical(again.values):
+                detail = "two runs returned different values"
+                result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
+            else:
+                result.set_result(first)
+
+        self._submit(job, 0, False).future.add_done_callback(second)
+        return result
+
+    def run(self, jobs: Sequence[_KIND]) -> list[Outcome]:
+        """Run jobs at once and return their outcomes in order."""
+        return [future.result() for future in [self.submit(job) for job in jobs]]
+
+    def close(self) -> None:
+        """End every process, remove every folder. Jobs that are still waiting get SANDBOX_ERROR. May be called again."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._inbox.put(None)
+        self._wake()
+        if hasattr(self, "_thread") and threading.current_thread() is not self._thread:
+            self._thread.join(10)
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------- the I/O thread
+
+    def _submit(self, job: _KIND, seed: int, reverse: bool) -> _Work:
+        limits = job.limits or self.limits
+        try:
+            work = _Work(job, limits, seed, reverse)
+        except values.EncodeError as error:
+            work = _Work(Job("", ()), limits, seed, reverse)
+            work.future.set_result(Outcome(Status.EXCEPTION, detail=f"the job itself is {error}"))
+            return work
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the executor is closed")
+            self._inbox.put(work)
+        self._wake()
+        return work
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(OSError):
+                self._wake_write.send(b"x")
+
+    def _loop(self) -> None:
+        try:
+            while self._step():
+                pass
+        except Exception as error:  # a fault of ours must not leave callers waiting for ever
+            self._trouble = f"{type(error).__name__}: {error}"
+            with self._lock:
+                self._closed = True
+        finally:
+            self._shut()
+
+    def _step(self) -> bool:
+        now = time.monotonic()
+        deadlines = [slot.deadline for slot in self._slots if slot.deadline]
+        patience = max(0.0, min(deadlines) - now) if deadlines else None
+        for key, event in self._selector.select(patience):
+            slot = key.data
+            if slot is None:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4096)
+                self._woken = False
+                continue
+            if slot.socket is not key.fileobj:
+                continue
+            if event & selectors.EVENT_WRITE:
+                self._push(slot)
+            if event & selectors.EVENT_READ:
+                self._pull(slot)
+        while True:
+            try:
+                work = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if work is None:
+                return False
+            self._queues[work.seed].append(work)
+        now = time.monotonic()
+        for slot in list(self._slots):
+            if slot.deadline and now > slot.deadline:
+                self._fail(slot, "fell silent")
+        self._assign()
+        return True
+
+    def _assign(self) -> None:
+        for seed in (1, 0):  # the second half of a check first: somebody has waited longer for it
+            waiting = self._queues[seed]
+            if not waiting:
+                continue
+            mine = [slot for slot in self._slots if slot.seed == seed]
+            if not mine:
+                for number in range(self.workers):
+                    self._open(number, seed)
+                mine = [slot for slot in self._slots if slot.seed == seed]
+            for slot in mine:
+                if not waiting or self._running >= self.workers:
+                    break
+                if slot.work is None and slot.ready:
+                    self._give(slot, waiting.popleft())
+
+    def _give(self, slot: _Slot, work: _Work) -> None:
+        if not work.tries and not work.future.set_running_or_notify_cancel():
+            return
+        work.tries += 1
+        slot.work = work
+        slot.unsent = memoryview(work.payload)
+        slot.deadline = time.monotonic() + work.limits.wall_seconds + _GRACE
+        self._running += 1
+        self._push(slot)
+
+    def _push(self, slot: _Slot) -> None:
+        if slot.unsent is None or slot.socket is None:
+            return
+        try:
+            while slot.unsent:
+                slot.unsent = slot.unsent[slot.socket.send(slot.unsent) :]
+            slot.unsent = None
+            self._selector.modify(slot.socket, selectors.EVENT_READ, slot)
+        except BlockingIOError:
+            self._selector.modify(slot.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, slot)
+        except OSError as error:
+            self._fail(slot, str(error))
+
+    def _pull(self, slot: _Slot) -> None:
+        assert slot.socket is not None
+        try:
+            piece = slot.socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            self._fail(slot, "died")
+            return
+        slot.received += piece
+        while len(slot.received) >= 4:
+            (length,) = _HEADER.unpack_from(slot.received)
+            if length > _MAX_REPLY:
+                self._fail(slot, "sent nonsense")
+                return
+            if len(slot.received) < 4 + length:
+                return
+            body = bytes(slot.received[4 : 4 + length])
+            del slot.received[: 4 + length]
+            try:
+                reply = values.decode(body, _MAX_REPLY)
+                self._reply(slot, reply)
+            except (values.DecodeError, TypeError, ValueError) as error:
+                self._fail(slot, f"sent nonsense: {error}")
+                return
+
+    def _reply(self, slot: _Slot, reply: tuple[Any, ...]) -> None:
+        if reply[0] == "hello":
+            slot.ready = True
+            slot.deadline = 0.0
+            if self._layers is None:
+                layers = dict(reply[1])
+                active = tuple(name for name, why in layers.items() if not why)
+                missing = {name: why for name, why in layers.items() if why}
+                self._layers = LayerReport(self.level, active, missing)
+                self._hello.set()
+            return
+        if reply[0] == "lost":
+            self._fail(slot, reply[1])
+            return
+        work = slot.work
+        if work is None:
+            self._fail(slot, "answered what nobody asked")
+            return
+        outcome = _outcome(reply, work)
+        slot.work, slot.deadline, slot.failures = None, 0.0, 0
+        self._running -= 1
+        self.counters[outcome.status.value] += 1
+        work.future.set_result(outcome)
+
+    # ------------------------------------------------------------------------------------------------- slots
+
+    def _open(self, number: int, seed: int) -> None:
+        slot = _Slot(number, seed)
+        self._slots.append(slot)
+        self._launch(slot)
+
+    def _launch(self, slot: _Slot) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        slot.box = tempfile.mkdtemp(prefix=f"slot-{slot.seed}-{slot.number}-", dir=self._folder)
+        settings = {
+            "level": self.level,
+            "slot": slot.number + slot.seed * self.workers,
+            "without": self._without,
+            "box": slot.box,
+            "read": [],
+        }
+        here = os.path.dirname(os.path.abspath(__file__))
+        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+        command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(slot.seed)}
+        try:
+            slot.process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if not os.environ.get("AZR_EXECUTOR_DEBUG") else None,
+                env=environment,
+                close_fds=False,  # ours are not inheritable; this lets macOS use posix_spawn
+            )
+        finally:
+            theirs.close()
+        slot.socket = ours
+        slot.ready = False
+        slot.received.clear()
+        slot.unsent = None
+        slot.deadline = time.monotonic() + _START
+        self._selector.register(ours, selectors.EVENT_READ, slot)
+
+    def _fail(self, slot: _Slot, why: str) -> None:
+        """Replace a broken slot and try its job again, or give the job up as a sandbox error."""
+        self._trouble = f"slot {slot.number}: {why}"
+        self.counters["slots-replaced"] += 1
+        self._bury(slot)
+        slot.failures += 1
+        work, slot.work = slot.work, None
+        if work is not None:
+            self._running -= 1
+            if work.tries < _TRIES:
+                self.counters["retries"] += 1
+                self._queues[work.seed].appendleft(work)
+            else:
+                self.counters[Status.SANDBOX_ERROR.value] += 1
+                work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail=why))
+        if slot.failures > 5 and not slot.ready:
+            self._slots.remove(slot)
+            if not any(other.seed == slot.seed for other in self._slots):
+                raise RuntimeError(f"no slot can be started: {self._trouble}")
+            return
+        self._launch(slot)
+
+    def _bury(self, slot: _Slot) -> None:
+        if slot.socket is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(slot.socket)
+            slot.socket.close()
+            slot.socket = None
+        if slot.process is not None:
+            slot.process.kill()  # the keeper takes the zygote along, the zygote its child
+            slot.process.wait()
+            slot.process = None
+        shutil.rmtree(slot.box, ignore_errors=True)
+
+    def _shut(self) -> None:
+        for slot in self._slots:
+            if slot.socket is not None:
+                slot.socket.close()  # the zygote sees the end of its input, kills its child and leaves
+        waiting = [slot.work for slot in self._slots if slot.work] + [*self._queues[0], *self._queues[1]]
+        while True:
+            try:
+                work = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if work is not None:
+                waiting.append(work)
+        end = time.monotonic() + 2.0
+        for slot in self._slots:
+            if slot.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    slot.process.wait(max(0.05, end - time.monotonic()))
+            self._bury(slot)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+        self._hello.set()
+        for work in waiting:
+            if not work.future.done():
+                with contextlib.suppress(Exception):
+                    work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
+
+
+def _outcome(reply: tuple[Any, ...], work: _Work) -> Outcome:
+    """The outcome that a zygote's report of a finished child stands for."""
+    _, verdict, detail, frame, stdout, stderr, wall, cpu, peak = reply
+    found: tuple[object, ...] = ()
+    if verdict == "frame":
+        verdict, detail, found = _frame(frame, work)
+    return Outcome(
+        Status(verdict),
+        found,
+        detail,
+        stdout.decode("utf-8", "replace"),
+        stderr.decode("utf-8", "replace"),
+        wall,
+        cpu,
+        peak,
+    )
+
+
+_FROM_CHILD = {"ok", "exception", "memory", "exited-early", "forbidden", "bad-result", "failed"}
+
+
+def _frame(frame: bytes, work: _Work) -> tuple[str, str, tuple[object, ...]]:
+    """Read what the child wrote, believing nothing of it but its values."""
+    try:
+        content = values.decode(frame, work.limits.result_bytes + 65536)
+        if type(content) is not tuple or len(content) != 4:
+            raise values.DecodeError("not a frame")
+        status, detail, body, token = content
+        if not (type(status) is type(detail) is str and type(body) is type(token) is bytes and status in _FROM_CHILD):
+            raise values.DecodeError("not a frame")
+        detail = detail[:400]
+        if status != "ok":
+            return status, detail, ()
+        if token != work.token:
+            return "bad-result", "the test did not reach its end", ()
+        parts = values.decode(body, work.limits.result_bytes + 65536)
+        if type(parts) is not tuple or not all(type(part) is bytes for part in parts):
+            raise values.DecodeError("not a frame")
+        return "ok", "", tuple(values.decode(part, work.limits.result_bytes) for part in parts)
+    except values.DecodeError as error:
+        return "bad-result", f"bytes that are no result: {error}", ()
+
+
+def _missing(layers: LayerReport) -> str:
+    return "; ".join(f"{name} ({why})" for name, why in layers.missing.items()) or "no layer is known for this system"
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _close(reference: weakref.ref[Executor]) -> None:
+    executor = reference()
+    if executor is not None:
+        executor.close()
