@@ -471,7 +471,7 @@ def _place(key: str, node: yaml.Node, at: Callable[[int], str], line: int) -> It
         yield key, _value(dials()[key], node, place)
     else:
         near = nearest(key)
-        about = f"{near.allowed}; default {_text(near.default)}"
+        about = f"{near.allowed}; default {written(near.default)}"
         raise ConfigError(f"{place}: {key} is not a setting; the nearest is {near.key} ({about})")
 
 
@@ -517,7 +517,7 @@ def _value(one: Dial, node: yaml.Node, place: str) -> Any:
     if not one.permits(value):
         wrong = next((v for v in value if v not in (one.choices or ())), value) if one.many else value
         near = difflib.get_close_matches(str(wrong), [str(c) for c in one.choices or ()], n=1, cutoff=0.5)
-        raise refuse(_text(wrong) if one.many else node.value, f"; did you mean {near[0]}?" if near else "")
+        raise refuse(written(wrong) if one.many else node.value, f"; did you mean {near[0]}?" if near else "")
     return value
 
 
@@ -554,7 +554,7 @@ def check(config: Config) -> None:
         one = dials()[key]
         right = isinstance(value, tuple) if one.many else _is(value, one.type)
         if not right or not one.permits(value):
-            raise ConfigError(f"{key} is {_text(value)}: it must be {one.allowed}")
+            raise ConfigError(f"{key} is {written(value)}: it must be {one.allowed}")
     for wrong, why in _contradictions(config):
         if wrong:
             raise ConfigError(why)
@@ -576,7 +576,7 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
     m, t, b, r, a = c.model, c.tasks, c.batch, c.reward, c.advantage
     yield (
         re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", c.name) is None,
-        f"name is {_text(c.name)}: it names a folder, so use letters, digits, dots, dashes and underscores",
+        f"name is {written(c.name)}: it names a folder, so use letters, digits, dots, dashes and underscores",
     )
     yield not m.id.strip(), "model.id is empty: give a Hugging Face repository or a local folder"
     group, bits = _FIXED_MODES.get(m.mode, (m.group_size, m.bits))
@@ -644,9 +644,9 @@ def cautions(config: Config) -> list[str]:
         )
     if s.top_p < 1:
         found.append(
-            f"sampling.top_p {s.top_p:g}: a tail of up to {1 - s.top_p:.2g} is never drawn but keeps its probability in "
-            f"the loss, so the ratio is off by up to {1 / s.top_p:.3g} a token and {_power(1 / s.top_p, 100)} over 100 "
-            "tokens; 1 is exact"
+            f"sampling.top_p {s.top_p:g}: a tail of up to {1 - s.top_p:.2g} is never drawn but keeps its probability "
+            f"in the loss, so the ratio is off by up to {1 / s.top_p:.3g} a token and {_power(1 / s.top_p, 100)} "
+            "over 100 tokens; 1 is exact"
         )
     if b.train_proposer and b.proposals and b.attempts == 1:
         found.append("batch.attempts 1: a solve rate of one attempt is 0 or 1, so no proposal is ever learnable")
@@ -685,17 +685,17 @@ def dump(config: Config, comment: str = "") -> str:
         if owner != section:
             section = owner
             lines.append(f"{owner}:")
-        lines.append(f"{'  ' if owner else ''}{leaf}: {_text(value)}")
+        lines.append(f"{'  ' if owner else ''}{leaf}: {written(value)}")
     return "\n".join(lines) + "\n"
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
     """A value as it is written in YAML and in messages."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_text(one) for one in value)}]"
+        return f"[{', '.join(written(one) for one in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.lower() != "null"):
@@ -729,8 +729,8 @@ def document() -> str:
         "",
         "<!-- Written by `python -m azr_mlx.config`; edit the dataclasses in azr_mlx/config.py instead. -->",
         "",
-        "`azr train --config NAME` takes a preset of `configs/` or a YAML file;",
-        "`--set section.key=value` turns one dial. What a file leaves out keeps the default below. A dial marked ↻ may change when a run is resumed.",
+        "`azr train --config NAME` takes a preset of `configs/` or a YAML file, `--set section.key=value` turns one dial.",
+        "What a file leaves out keeps the default below. A dial marked ↻ may change when a run is resumed.",
         "",
     ]
     section = None
@@ -741,7 +741,7 @@ def document() -> str:
             lines += ["", f"## {owner}", ""] if owner else ["## The run", ""]
             lines += ["| dial | default | allowed | meaning |", "|---|---|---|---|"]
         mark = " ↻" if key in RESUMABLE else ""
-        lines.append(f"| `{leaf}`{mark} | `{_text(one.default)}` | {one.allowed} | {one.help} |")
+        lines.append(f"| `{leaf}`{mark} | `{written(one.default)}` | {one.allowed} | {one.help} |")
     return "\n".join(lines) + "\n"
 
 

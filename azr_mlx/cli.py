@@ -1,0 +1,302 @@
+"""The command line: `azr VERB`. Each verb imports its room when it runs, so that help is instant.
+
+A failure is one line on stderr: exit 2 when the command was wrong, 1 when the work failed, 130 on Ctrl-C.
+AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `launch` starts the executor first and MLX after it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from azr_mlx import __version__
+from azr_mlx.errors import AzrError, UsageError
+
+if TYPE_CHECKING:
+    from azr_mlx.config import Config
+    from azr_mlx.executor import LayerReport, Outcome
+
+DEBUG_VARIABLE = "AZR_DEBUG"
+
+
+class OneLineErrors(click.Group):
+    """A group whose every failure is one line, also under click's test runner."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        invoke: Any = super().main
+        if not kwargs.pop("standalone_mode", True):
+            return invoke(*args, standalone_mode=False, **kwargs)
+        try:
+            code = invoke(*args, standalone_mode=False, **kwargs)
+        except click.ClickException as error:
+            _leave(_click_line(error), error.exit_code)
+        except AzrError as error:
+            _leave(str(error), error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            _leave("interrupted", 130)
+        except BrokenPipeError:  # the reader has seen enough, as in `azr config nano | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:
+            what = " ".join(str(error).split()) or "no message"
+            _leave(f"{type(error).__name__}: {what} ({DEBUG_VARIABLE}=1 shows where)", 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    """Say one line on stderr and exit; called while an exception is handled."""
+    if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"azr: {' '.join(line.split())}", err=True)
+    sys.exit(code)
+
+
+def _click_line(error: click.ClickException) -> str:
+    """Click's message without its usage block, led by the verb and ending in where the help is."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return error.format_message()
+    verb = context.command_path.partition(" ")[2]
+    message = error.format_message().rstrip(".")
+    return f"{verb + ': ' if verb else ''}{message} (see {context.command_path} --help)"
+
+
+@click.group(
+    cls=OneLineErrors,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="azr", message="%(prog)s %(version)s")
+@click.pass_context
+def azr(context: click.Context) -> None:
+    """A language model teaches itself to reason about code, by self-play on this machine.
+
+    \b
+    Examples:
+      azr train --config nano          ten minutes of self-play, nothing to download
+      azr config                       the presets
+      azr VERB --help                  examples of each verb
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+# -- train --------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--config", "source", metavar="NAME|FILE", help="A preset of configs/, or a YAML file.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
+@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="The same as --set steps=N.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[RUN|auto]",
+    help="Go on from a run's newest checkpoint; auto takes the configuration's own run, or the newest one.",
+)
+@click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the run is kept.")
+@click.option("--quiet", is_flag=True, help="Say only what went wrong.")
+def train(
+    source: str | None, sets: tuple[str, ...], steps: int | None, resume: str | None, run_dir: Path | None, quiet: bool
+) -> int:
+    """Teach a model by self-play.
+
+    It proposes tasks, Python checks them, it solves them, and both roles are trained on the outcome. The run
+    folder is checkpoints/NAME, with the resolved configuration, metrics, rollouts and checkpoints. Ctrl-C saves.
+
+    \b
+    Examples:
+      azr train --config nano
+      azr train --config qwen2.5-coder-3b --steps 50 --set optim.lr=1e-5
+      azr train --config my.yaml --set tasks.kinds=deduction,abduction
+      azr train --resume                       the newest run
+      azr train --resume checkpoints/nano --set minutes=30
+    """
+    from azr_mlx import config
+
+    if resume is not None and source is None:
+        run_dir = run_dir or (newest_run() if resume == "auto" else Path(resume))
+        if not (run_dir / "config.yaml").is_file():
+            raise UsageError(f"{run_dir} is not a run: it has no config.yaml")
+        source = str(run_dir)
+    if source is None:
+        raise UsageError(f"train: say what to train with --config; the presets are {', '.join(config.presets())}")
+    words = [*sets, *([f"steps={steps}"] if steps is not None else [])]
+    settings = config.load(source, words)
+    _caution(settings)
+
+    from azr_mlx import launch
+
+    return launch.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+
+
+def newest_run() -> Path:
+    """The run folder under checkpoints/ that was written to last. Raises UsageError when there is none."""
+    from azr_mlx import places
+
+    folder = places.checkpoints()
+    runs = [path.parent for path in folder.glob("*/config.yaml")]
+    if not runs:
+        raise UsageError(f"there is no run in {folder}: start one with azr train --config nano")
+    return max(runs, key=lambda run: max(path.stat().st_mtime for path in run.iterdir()))
+
+
+def _caution(settings: Config) -> None:
+    from azr_mlx.config import cautions
+
+    for line in cautions(settings):
+        click.echo(f"azr: note: {line}", err=True)
+
+
+# -- run ----------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--input", "inputs", multiple=True, metavar="ARGS", help="Call the function with these arguments.")
+@click.option("--function", default="f", show_default=True, help="The function that --input calls.")
+@click.option("--stdin", "stdin", default="", metavar="TEXT", help="What a script without --input may read.")
+@click.option("--twice", is_flag=True, help="Check that two runs give the same value, as proposals are checked.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Limit of wall and processor time.")
+@click.option("--memory-mb", type=click.IntRange(min=32), help="Limit of memory.")
+@click.option(
+    "--level", type=click.Choice(["strict", "standard", "off"]), default="standard", show_default=True, help="Sandbox."
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of text.")
+def run(
+    file: Any,
+    inputs: tuple[str, ...],
+    function: str,
+    stdin: str,
+    twice: bool,
+    seconds: float | None,
+    memory_mb: int | None,
+    level: str,
+    as_json: bool,
+) -> int:
+    """Run one Python program in the sandbox and say what came of it.
+
+    FILE is a program (- reads it from the terminal). With --input its function is called, once for each;
+    without, it runs as a script. Exit 0 when the program ended well, 1 otherwise.
+
+    \b
+    Examples:
+      azr run program.py --input '[3, 1, 2], 5'
+      azr run program.py --input 1 --input 2 --json
+      azr run script.py --stdin '4 5' --seconds 2
+      echo 'def f(a): return a[::-1]' | azr run - --input '"abc"' --twice
+    """
+    import warnings
+
+    from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, StdinJob
+
+    if twice and not inputs:
+        raise UsageError("run: --twice needs --input, for it compares what the function returns")
+    try:
+        program = file.read()
+    except UnicodeDecodeError:
+        raise UsageError(f"run: {file.name} is not UTF-8 text") from None
+    limits = Limits()
+    limits = Limits(
+        wall_seconds=seconds or limits.wall_seconds,
+        cpu_seconds=seconds or limits.cpu_seconds,
+        memory_mb=memory_mb or limits.memory_mb,
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            with Executor(level, limits, workers=1) as executor:
+                if twice:
+                    outcome = executor.submit_check(Job(program, inputs, function)).result()
+                else:
+                    job = Job(program, inputs, function) if inputs else StdinJob(program, stdin)
+                    outcome = executor.submit(job).result()
+                layers = executor.layers
+        except (SandboxUnavailable, RuntimeError) as error:
+            raise AzrError(f"run: {error}") from None
+    for warning in said:
+        click.echo(f"azr: note: {warning.message}", err=True)
+    click.echo(_as_json(outcome, layers) if as_json else _as_text(outcome, layers))
+    return 0 if outcome.ok else 1
+
+
+def _as_json(outcome: Outcome, layers: LayerReport) -> str:
+    import json
+    from dataclasses import asdict
+
+    facts = asdict(outcome)
+    facts["status"] = str(outcome.status)
+    facts["values"] = [_shown(value) for value in outcome.values]
+    facts["layers"] = {"level": layers.level, "active": list(layers.active), "missing": dict(layers.missing)}
+    return json.dumps(facts)
+
+
+def _as_text(outcome: Outcome, layers: LayerReport) -> str:
+    """The outcome for a person. What the program wrote is quoted: it might be terminal escapes."""
+    lines = [f"status   {outcome.status}{f' ({_quoted(outcome.detail)})' if outcome.detail else ''}"]
+    lines += [f"value    {_quoted(_shown(value))}" for value in outcome.values]
+    lines += [f"stdout   {_quoted(line)}" for line in outcome.stdout.splitlines()[:20]]
+    lines += [f"stderr   {_quoted(line)}" for line in outcome.stderr.splitlines()[:20]]
+    lines.append(f"time     {outcome.wall_seconds * 1000:.1f} ms wall, {outcome.cpu_seconds * 1000:.1f} ms processor")
+    lines.append(f"memory   {outcome.peak_memory / 1e6:.1f} MB at most")
+    lines.append(f"sandbox  {layers.level}: {', '.join(layers.active) or 'nothing'}")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError as error:  # an integer of more digits than Python writes
+        return f"<{error}>"
+
+
+def _quoted(text: str, limit: int = 400) -> str:
+    """Printable characters as they are, all others escaped, and not too many of them."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return shown + (f"... ({len(text)} characters)" if len(text) > limit else "")
+
+
+# -- config -------------------------------------------------------------------------------------------------
+
+
+@azr.command("config")
+@click.argument("source", required=False, metavar="[NAME|FILE|RUN]")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
+@click.option("--changed", is_flag=True, help="Only the dials that differ from their default.")
+def config_(source: str | None, sets: tuple[str, ...], changed: bool) -> None:
+    """Print a configuration as a run would use it, or list the presets.
+
+    \b
+    Examples:
+      azr config                                the presets, a line each
+      azr config nano > my.yaml                 a copy to edit
+      azr config my.yaml --set optim.lr=1e-5    checks it, too
+      azr config checkpoints/nano --changed     what a run was started with
+    """
+    from azr_mlx import config, places
+
+    if source is None and not sets:
+        width = max(map(len, config.presets()), default=0)
+        for name in config.presets():
+            first = (places.configs() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+            click.echo(f"{name:<{width}}  {first.lstrip('# ').removeprefix(f'{name}: ')}")
+        return
+    settings = config.load(source, sets)
+    _caution(settings)
+    if changed:
+        for key, default, value in config.diff(config.Config(), settings):
+            click.echo(f"{key}: {config.written(value)}  # default {config.written(default)}")
+    else:
+        click.echo(config.dump(settings), nl=False)
+
+
+def main() -> None:
+    """The console script."""
+    azr(prog_name="azr")
