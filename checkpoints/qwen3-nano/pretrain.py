@@ -1,0 +1,324 @@
+"""Pre-train the embedded nano model from nothing: `make nano`.
+
+    python checkpoints/qwen3-nano/pretrain.py --out checkpoints/qwen3-nano
+
+A Qwen3 of 1.6 M parameters reads worked examples from `grammar.py` and learns to write the replies in them. The last
+part of the schedule trains through the 4-bit grid (straight-through rounding, Bengio et al. 2013, section 4), so that
+the quantized weights that are shipped are the ones that were trained. Writes the tokenizer, the 4-bit MLX weights in
+the Hugging Face layout, the probe set and a log. Every random choice derives from --seed; --state keeps a file from
+which an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import grammar  # noqa: E402
+
+from azr_mlx.types import Kind, Role  # noqa: E402
+
+PAIRS, REFERENCES = 6, 2  # as in configs/nano.yaml
+VOCABULARY = 416
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+PAD, END = 0, 2
+LONGEST = 224
+MIX = (  # share of the examples, and weight of a written token in the loss
+    (Role.SOLVE, Kind.DEDUCTION, 0.28, 1.0),
+    (Role.SOLVE, Kind.ABDUCTION, 0.26, 1.0),
+    (Role.SOLVE, Kind.INDUCTION, 0.26, 1.0),
+    (Role.PROPOSE, Kind.DEDUCTION, 0.05, 0.4),
+    (Role.PROPOSE, Kind.ABDUCTION, 0.05, 0.4),
+    (Role.PROPOSE, Kind.INDUCTION, 0.10, 0.4),
+)
+# A fence is one token, a digit is one token, a capital is one token (strings are spelt in capitals). Keywords and
+# punctuation swallow the spaces around them, so that a variable is the same token everywhere.
+SPLIT = r"```[a-z]*\n|\n```\n|\n[ ]*| ?(?:def|return|for|in|if) |[a-z_]+|[A-Z]|[0-9]| ?[^\sA-Za-z0-9_`]+ ?|[ ]+|`+|\s+"
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "hidden_size": 192,
+    "num_hidden_layers": 4,
+    "intermediate_size": 512,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+    "vocab_size": VOCABULARY,
+    "bos_token_id": None,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
+    "torch_dtype": "float32",
+    "use_sliding_window": False,
+}
+
+
+def write_tokenizer(out: Path, seed: int) -> None:
+    """Train a byte-level BPE on generated text and save it the way transformers reads it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(grammar.tokenizer_text(random.Random(seed), 6000), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+    )
+    # Prompts are whole texts, so a conversation is its texts in a row.
+    fast.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    fast.save_pretrained(out)
+
+
+def encode(tokenizer: Any, lesson: grammar.Example, weight: float) -> tuple[list[int], list[int], list[float]]:
+    """Token ids, the id to predict after each, and its weight in the loss (0 for text that is only read).
+
+    After every written text the target is the end token, also where another turn follows.
+    """
+    tokens: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    for read, written in lesson.turns:
+        read_ids, written_ids = tokenizer.encode(read).ids, tokenizer.encode(written).ids
+        tokens += read_ids + written_ids
+        targets += [PAD] * (len(read_ids) - 1) + written_ids + [END]
+        weights += [0.0] * (len(read_ids) - 1) + [weight] * (len(written_ids) + 1)
+    return tokens, targets, weights
+
+
+_tokenizer: Any = None
+
+
+def start_worker(path: str) -> None:
+    global _tokenizer
+    from tokenizers import Tokenizer
+
+    _tokenizer = Tokenizer.from_file(path)
+
+
+def pool_of_batches(job: tuple[int, int, float, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Sixteen batches of about `batch_tokens` tokens: lessons of like length together, batches in random order."""
+    seed, index, slips, batch_tokens = job
+    rng = random.Random(f"{seed}/{index}")
+    lessons: list[tuple[list[int], list[int], list[float]]] = []
+    while sum(len(lesson[0]) for lesson in lessons) < 16 * batch_tokens:
+        role, kind, _, weight = rng.choices(MIX, [row[2] for row in MIX])[0]
+        lesson = grammar.example(rng, role, kind, pairs=PAIRS, references=REFERENCES, slips=slips)
+        encoded = encode(_tokenizer, lesson, weight)
+        if len(encoded[0]) <= LONGEST:
+            lessons.append(encoded)
+    lessons.sort(key=lambda lesson: len(lesson[0]))
+    batches, rows = [], []
+    for lesson in lessons:
+        if rows and (len(rows) + 1) * bucket(len(lesson[0])) > batch_tokens:
+            batches.append(pad(rows))
+            rows = []
+        rows.append(lesson)
+    batches.append(pad(rows))
+    rng.shuffle(batches)
+    return batches
+
+
+def bucket(length: int) -> int:
+    return -(-length // 16) * 16
+
+
+def pad(rows: list[tuple[list[int], list[int], list[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    length = bucket(max(len(row[0]) for row in rows))
+    tokens, targets = np.zeros((2, len(rows), length), np.int32)
+    weights = np.zeros((len(rows), length), np.float32)
+    for i, (a, b, c) in enumerate(rows):
+        tokens[i, : len(a)], targets[i, : len(b)], weights[i, : len(c)] = a, b, c
+    return tokens, targets, weights
+
+
+def all_batches(
+    tokenizer_file: Path, seed: int, start: tuple[int, int], slips: float, batch_tokens: int
+) -> Iterator[Any]:
+    """Endless batches, made in another process while this one trains, each with its place (pool, number in it).
+
+    `start` is the place of the first one.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, start_worker, (str(tokenizer_file),)) as pool:
+        queue: list[Any] = []
+        made, index = start[0], start[0]
+        while True:
+            while len(queue) < 3:
+                queue.append(pool.apply_async(pool_of_batches, ((seed, made, slips, batch_tokens),)))
+                made += 1
+            for number, batch in enumerate(queue.pop(0).get()):
+                if (index, number) >= start:
+                    yield (index, number), batch
+            index += 1
+
+
+def held_out_lessons(tokenizer: Any, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deduction on held-out programs with right answers: the chance of a right answer is exact there."""
+    lessons = []
+    for task in grammar.probe_tasks(1, count, PAIRS):
+        if task.kind is Kind.DEDUCTION:
+            prompt = grammar.COMPACT.solve(task)
+            turn = (prompt.text, grammar.COMPACT.reply(prompt, task.cases[0].output))
+            lessons.append(encode(tokenizer, grammar.Example(Role.SOLVE, task.kind, (turn,)), 1.0))
+    return pad(lessons)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=0.02, help="of the matrices (muon) or of everything (adamw)")
+    parser.add_argument("--slips", type=float, default=0.25, help="share of wrong answers in the lessons")
+    parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
+    parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
+    parser.add_argument("--state", type=Path, help="file to go on from, and to write every 250 steps")
+    parser.add_argument("--log", type=Path)
+    args = parser.parse_args()
+
+    from azr_mlx import device
+
+    profile = device.prepare()
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+    from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
+    from mlx_lm.models import qwen3
+    from mlx_lm.utils import quantize_model
+    from tokenizers import Tokenizer
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    log_file = (args.log or args.out / "pretrain.log").open("a")
+
+    def log(**row: Any) -> None:
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+        print(line, flush=True)
+        print(line, file=log_file, flush=True)
+
+    if not (args.state and args.state.exists()):
+        write_tokenizer(args.out, args.seed)
+    tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
+    mx.random.seed(args.seed)
+    model = qwen3.Model(qwen3.ModelArgs.from_dict(CONFIG))
+    for path, weight in tree_flatten(model.parameters()):
+        if weight.ndim == 2:  # GPT-2's 0.02, smaller where a residual is written
+            std = 0.02 if "o_proj" not in path and "down_proj" not in path else 0.02 / math.sqrt(8)
+            model.update(tree_unflatten([(path, mx.random.normal(weight.shape) * std)]))
+
+    schedule_end, falling = args.steps, args.decay * args.steps
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 100, max(0.0, (schedule_end - step) / falling))
+
+    small_lr = 0.004 if args.optimizer == "muon" else args.lr
+    small = optim.AdamW(small_lr, betas=[0.9, 0.98], weight_decay=0.0, bias_correction=True)
+    big = optim.Muon(args.lr, momentum=0.95, weight_decay=0.01) if args.optimizer == "muon" else optim.AdamW(
+        args.lr, betas=[0.9, 0.98], weight_decay=0.05, bias_correction=True
+    )
+    optimizer = optim.MultiOptimizer([big, small], [lambda path, w: w.ndim == 2 and "embed" not in path])
+    optimizer.init(model.trainable_parameters())
+    start, place = 0, (0, 0)
+    if args.state and args.state.exists():
+        saved, meta = mx.load(str(args.state), return_metadata=True)
+        start, place = int(meta["step"]), (int(meta["pool"]), int(meta["number"]) + 1)
+        model.update(tree_unflatten([(k[2:], v) for k, v in saved.items() if k.startswith("m.")]))
+        optimizer.state = tree_unflatten([(k[2:], v) for k, v in saved.items() if k.startswith("o.")])
+
+    def on_grid(path: str, weight: Any) -> Any:
+        if weight.ndim != 2:
+            return weight
+        return mx.dequantize(*mx.quantize(weight, group_size=64, bits=4), group_size=64, bits=4)
+
+    def loss(model: Any, tokens: Any, rows: Any, targets: Any, weights: Any) -> Any:
+        hidden = model.model(tokens).reshape(-1, CONFIG["hidden_size"])[rows]
+        logits = model.model.embed_tokens.as_linear(hidden)
+        negative = mx.logsumexp(logits, -1) - mx.take_along_axis(logits, targets[:, None], -1)[:, 0]
+        return (negative * weights).sum() / weights.sum()
+
+    gradient = nn.value_and_grad(model, loss)
+    probe = held_out_lessons(tokenizer, 256)
+
+    def held_out() -> dict[str, float]:
+        tokens, targets, weights = map(mx.array, probe)
+        logits = model(tokens)
+        chosen = mx.take_along_axis(logits, targets[..., None], -1)[..., 0] - mx.logsumexp(logits, -1)
+        right = mx.exp((chosen * weights).sum(-1))
+        greedy = mx.all((logits.argmax(-1) == targets) | (weights == 0), -1)
+        return {"deduction_t1": right.mean().item(), "deduction_greedy": greedy.mean().item()}
+
+    log(event="start", device=profile.device_name, mlx=mx.__version__, start=start, **{k: str(v) for k, v in vars(args).items()})
+    began, seen, running = time.time(), 0, 0.0
+    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.slips, args.batch_tokens)
+    for step, (place, (tokens, targets, weights)) in zip(range(start, args.steps), batches, strict=False):
+        for part, base in ((big, args.lr), (small, small_lr)):
+            part.learning_rate = base * rate(step)
+        rows = np.flatnonzero(weights)
+        data = (tokens, rows, targets.reshape(-1)[rows], weights.reshape(-1)[rows])
+        master = None
+        if step >= (1 - args.grid) * args.steps:  # the gradient at the grid point moves the master weights
+            master = model.parameters()
+            model.update(tree_map_with_path(on_grid, master))
+        value, grads = gradient(model, *map(mx.array, data))
+        grads, _ = optim.clip_grad_norm(grads, 1.0)
+        if master is not None:
+            model.update(master)
+        optimizer.update(model, grads)
+        mx.eval(value, model.state, optimizer.state)
+        seen += int((tokens != PAD).sum())
+        running += value.item()
+        if (step + 1) % 100 == 0:
+            log(step=step + 1, loss=running / 100, lr=rate(step), tokens=seen, seconds=time.time() - began, **held_out())
+            running = 0.0
+        if args.state and ((step + 1) % 250 == 0):
+            state = {f"m.{k}": v for k, v in tree_flatten(model.parameters())}
+            state |= {f"o.{k}": v for k, v in tree_flatten(optimizer.state)}
+            meta = {"step": str(step + 1), "pool": str(place[0]), "number": str(place[1])}
+            mx.save_safetensors(str(args.state.with_suffix(".new.safetensors")), state, metadata=meta)
+            args.state.with_suffix(".new.safetensors").replace(args.state)
+
+    model, config = quantize_model(model, dict(CONFIG), 64, 4)
+    log(event="quantized", seconds=time.time() - began, **held_out())
+    weights_out = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(args.out / "model.safetensors"), weights_out, metadata={"format": "mlx"})
+    (args.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (args.out / "generation_config.json").write_text(json.dumps({"eos_token_id": END, "pad_token_id": PAD}) + "\n")
+    with (args.out / "probe.jsonl").open("w") as file:
+        for task in grammar.probe_tasks(1, 128, PAIRS):
+            file.write(json.dumps(asdict(task)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
