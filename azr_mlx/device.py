@@ -1,8 +1,9 @@
 """The machine: which device MLX runs on, how much memory it has, and how much of it MLX may keep.
 
 `prepare` comes before any other use of MLX in a process. On Linux it lets MLX call OpenBLAS (`azr_mlx.blas`), because
-the MLX wheel for CPUs carries the reference BLAS (3 GFLOP/s against 120 for a 1024^3 matmul on two cores). Importing `mlx_lm.utils` lowers the limit of open files of this process
-and of all its children to 2048; `prepare` imports it and puts the limit back.
+the MLX wheel for CPUs carries the reference BLAS (3 GFLOP/s against 120 for a 1024^3 matmul on two cores). Importing
+`mlx_lm.utils` lowers the limit of open files of this process and of all its children to 2048; `prepare` imports it and
+puts the limit back.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that MLX holds now (`active`), held at most since the last reset (`peak`), and keeps for reuse (`cache`)."""
+    """Bytes that MLX holds now (`active`), held at most since a reset (`peak`), and keeps for reuse (`cache`)."""
 
     active: int
     peak: int

@@ -4,8 +4,8 @@ The loss of a completion token with log-probability lp is
 
     -w * min(A * ratio, A * clip(ratio, 1 - low, 1 + high))  +  kl * k3  -  entropy * H,      ratio = exp(lp - old)
 
-(PPO's clipped surrogate as in AZR section 5.2, with DAPO's separate clip edges and k3 of Schulman 2020), and its mean is
-taken over all completion tokens of the batch (DAPO, AZR), not over each completion first. Rows whose advantage is
+(PPO's clipped surrogate as in AZR section 5.2, with DAPO's separate clip edges and k3 of Schulman 2020), and its mean
+is taken over all completion tokens of the batch (DAPO, AZR), not over each completion first. Rows whose advantage is
 exactly 0 have no gradient when there is neither a KL nor an entropy term: they skip the backward pass but their tokens
 stay in the denominator, so that the gradient is the same as if they had been computed.
 
@@ -291,7 +291,9 @@ def _head_rows(
     backbone: Backbone, hidden: mx.array, columns: tuple[mx.array | None, ...], objective: Objective
 ) -> tuple[mx.array, Sums]:
     targets, advantages, sampler, old, reference = columns
-    assert targets is not None and advantages is not None and sampler is not None
+    assert targets is not None
+    assert advantages is not None
+    assert sampler is not None
     logits = backbone.logits(hidden)  # (n, V) float32
     logits = logits - mx.max(logits, axis=-1, keepdims=True)
     weights = mx.exp(logits)
@@ -330,7 +332,7 @@ def token_losses(
     reference: mx.array | None,
     objective: Objective,
 ) -> tuple[mx.array, ...]:
-    """Of each token, (n,) each: d(loss)/d(lp), the loss without its entropy term, k3, whether clipped, whether capped."""
+    """For each token (n,): d(loss)/d(lp), the loss without its entropy term, k3, whether clipped, whether capped."""
     denominator = lp if objective.on_policy or old is None else old
     ratio = mx.exp(lp - denominator)
     clipped = ((advantages > 0) & (ratio > 1 + objective.clip_high)) | (

@@ -78,7 +78,10 @@ class Policy:
         self._seed_adapters(seed)
         self.backbone = Backbone(model)
         self.optimizer = optimizers.AdamW(
-            learning_rate=optim.lr, betas=[optim.beta1, optim.beta2], weight_decay=optim.weight_decay, bias_correction=True
+            learning_rate=optim.lr,
+            betas=[optim.beta1, optim.beta2],
+            weight_decay=optim.weight_decay,
+            bias_correction=True,  # as in torch; off by default in MLX
         )
         self.optimizer.init(model.trainable_parameters())
         mx.eval(model.parameters(), self.optimizer.state)
@@ -210,7 +213,8 @@ class Policy:
             if progress is not None:
                 progress(number, len(requests), written)
             text = self.decode(row.tokens[:-1] if row.stop is types.Stop.EOS else row.tokens)
-            yield i, j, types.Rollout(prompts[i], encoded[i], types.Completion(row.tokens, row.logprobs, text, row.stop))
+            completion = types.Completion(row.tokens, row.logprobs, text, row.stop)
+            yield i, j, types.Rollout(prompts[i], encoded[i], completion)
 
     def sample_all(self, prompts: Sequence[types.Prompt], n: int = 1, **options: Any) -> list[list[types.Rollout]]:
         """What `sample` yields, in order: n rollouts of each prompt."""
@@ -253,7 +257,7 @@ class Policy:
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
-        """Within it the policy is the reference: the same weights with the adapters off, equal to the base bit for bit."""
+        """Within it the policy is the reference: the same weights, adapters off, equal to the base bit for bit."""
         layers = self._adapted()
         scales = [layer.scale for layer in layers]
         actor, self._actor = self._actor, None
@@ -325,9 +329,7 @@ class Policy:
         if config_.kl and chosen:
             with self.reference():
                 reference = self.logprobs([rollout for rollout, _ in chosen])
-        rows = [
-            _row(rollout, advantage, old[i], reference[i]) for i, (rollout, advantage) in enumerate(chosen)
-        ]
+        rows = [_row(rollout, advantage, old[i], reference[i]) for i, (rollout, advantage) in enumerate(chosen)]
         rows = [row for row in rows if row.completion]
         packs = losses.micro_batches(rows, self.optim.micro_batch_tokens)
         sums, norm, rate = losses.Sums(), 0.0, self.learning_rate()
@@ -383,7 +385,7 @@ class Policy:
             gradients = {name: g * factor for name, g in gradients.items()}
         value = norm.item()
         if not math.isfinite(value):
-            raise FloatingPointError("the gradient is not finite: lower optim.lr, or use model.dtype float32 or bfloat16")
+            raise FloatingPointError("the gradient is not finite: lower optim.lr, or set model.dtype to float32")
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
@@ -462,7 +464,8 @@ class Policy:
         ]
         for key in keys:
             if key not in linear:
-                raise ValueError(f"lora.keys: no linear layer {key!r} in a block; there are {', '.join(sorted(linear))}")
+                known = ", ".join(sorted(linear))
+                raise ValueError(f"lora.keys: no linear layer {key!r} in a block; there are {known}")
 
     def _seed_adapters(self, seed: int) -> None:
         """Draw every lora_a as mlx_lm does, uniform in +-1/sqrt(inputs), from a key of its own: no global state."""

@@ -173,7 +173,8 @@ class Decoder:
         # The next step is launched before the host looks at the tokens of this one: device and host work side by side,
         # and a row that has just ended decodes one token in vain.
         tokens, logprobs = self.tokens, self.logprobs
-        assert tokens is not None and logprobs is not None
+        assert tokens is not None
+        assert logprobs is not None
         width = len(self.rows)
         if any(row.drawn < row.request.max_tokens and not row.ended for row in self.rows):
             self._launch()
@@ -236,7 +237,8 @@ class Decoder:
         for cache in self.cache:
             cache.filter(keep)
         self.rows = [self.rows[i] for i in live]
-        assert self.tokens is not None and self.logprobs is not None
+        assert self.tokens is not None
+        assert self.logprobs is not None
         self.tokens, self.logprobs = self.tokens[keep], self.logprobs[keep]
 
     # Prefill ----------------------------------------------------------------------------------------------------
@@ -273,7 +275,8 @@ class Decoder:
             tokens, logprobs = self._draw(logits, rows)
             mx.async_eval(tokens, logprobs)
             if self.rows:
-                assert self.tokens is not None and self.logprobs is not None
+                assert self.tokens is not None
+                assert self.logprobs is not None
                 for mine, theirs in zip(self.cache, cache, strict=True):
                     mine.extend(theirs)
                 tokens = mx.concatenate([self.tokens, tokens])

@@ -7,7 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from azr_mlx import config, device
+from azr_mlx import config, device, places
+from azr_mlx.errors import AzrError
 
 # What mlx_lm itself downloads: weights, configuration, tokenizer and chat template.
 PATTERNS = [
@@ -22,7 +23,7 @@ PATTERNS = [
 ]
 
 
-class ModelNotFound(FileNotFoundError):
+class ModelNotFound(AzrError):
     """The model is neither a local folder nor a repository that can be reached or is cached."""
 
 
@@ -31,8 +32,8 @@ def resolve(model: config.Model) -> Path:
 
     Raises ModelNotFound with one line that says what was tried.
     """
-    folder = Path(model.id).expanduser()
-    if folder.is_dir():
+    folder = places.local(model.id)
+    if folder is not None and folder.is_dir():
         if not (folder / "config.json").exists():
             raise ModelNotFound(f"{folder} has no config.json: it is not a model folder")
         if not any(folder.glob("model*.safetensors")):
@@ -78,12 +79,10 @@ def load(model: config.Model, profile: device.Profile) -> tuple[Any, Any, dict[s
     else:
         from mlx.utils import tree_map_with_path
 
-        network.update(
-            tree_map_with_path(
-                lambda name, value: value.astype(dtype) if keep(name) and mx.issubdtype(value.dtype, mx.floating) else value,
-                network.parameters(),
-            )
-        )
+        def cast(name: str, value: mx.array) -> mx.array:
+            return value.astype(dtype) if keep(name) and mx.issubdtype(value.dtype, mx.floating) else value
+
+        network.update(tree_map_with_path(cast, network.parameters()))
     if not profile.packed:
         network = dequantize_model(network)
     network.eval()

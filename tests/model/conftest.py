@@ -36,7 +36,8 @@ def build_model(folder: Path, architecture: str = "qwen3", tied: bool = True, **
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ("<think>", "</think>")])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = TEMPLATE
@@ -45,8 +46,8 @@ def build_model(folder: Path, architecture: str = "qwen3", tied: bool = True, **
         "model_type": architecture, "hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-6, "vocab_size": 288,
         "rope_theta": 10000.0, "tie_word_embeddings": tied, "max_position_embeddings": 4096,
-        "eos_token_id": tokenizer.token_to_id("<|im_end|>"), "architectures": [f"{architecture.capitalize()}ForCausalLM"],
-        **changes,
+        "eos_token_id": tokenizer.token_to_id("<|im_end|>"),
+        "architectures": [f"{architecture.capitalize()}ForCausalLM"], **changes,
     }  # fmt: skip
     module = importlib.import_module(f"mlx_lm.models.{architecture}")
     model = module.Model(module.ModelArgs.from_dict(settings))
@@ -74,8 +75,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         path.mkdir()
         return path
 
+    from mlx_lm import convert
+
+    plain = build_model(folder("qwen3"))
+    convert(str(plain), str(root / "quantized"), quantize=True, q_group_size=32, q_bits=4)
     return {
-        "qwen3": build_model(folder("qwen3")),
+        "qwen3": plain,
+        "quantized": root / "quantized",
+        "wide": build_model(folder("wide"), vocab_size=60_000, num_hidden_layers=1),
         "qwen3-untied": build_model(folder("qwen3-untied"), tied=False),
         "qwen2": build_model(folder("qwen2"), "qwen2"),
         "llama": build_model(folder("llama"), "llama"),
@@ -86,7 +93,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def load(models: dict[str, Path]):
     """Load a policy on one of the tiny models; keywords replace dials, as in load("qwen2", lr=1e-2)."""
 
-    def make(name: str = "qwen3", *, seed: int = 0, total_steps: int = 100, adapter: Path | None = None, **dials: object):
+    def make(name: str = "qwen3", *, seed: int = 0, total_steps: int = 100, adapter: Path | None = None, **dials):
         def pick(kind: type, **defaults: object) -> object:
             names = kind.__dataclass_fields__
             return kind(**{**defaults, **{k: v for k, v in dials.items() if k in names}})

@@ -1,0 +1,164 @@
+"""The gradient in two stages is the gradient of the loss as it is written down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import prompt
+from mlx.utils import tree_flatten
+
+import mlx.core as mx
+import mlx.nn as nn
+from azr_mlx import loss as losses
+
+FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]
+OBJECTIVES = {
+    "reinforce": losses.Objective(),
+    "clipped": losses.Objective(on_policy=False, clip_low=0.1, clip_high=0.15),
+    "truncated importance": losses.Objective(on_policy=False, importance_cap=1.05),
+    "entropy": losses.Objective(entropy=0.1),
+    "kl": losses.Objective(kl=0.3),
+    "all": losses.Objective(on_policy=False, clip_low=0.1, clip_high=0.15, entropy=0.1, kl=0.3, importance_cap=1.05),
+}
+
+
+def rows_of(policy, number=6):
+    """Rollouts with invented logprobs near the policy's, so that ratios spread around 1 and some are clipped."""
+    rng = np.random.default_rng(0)
+    prompts = [prompt(text) for text in ("a", "def f(x):", "a longer prompt")]
+    rollouts = [r for group in policy.sample_all(prompts, number // 3, seed=(9,), max_tokens=20) for r in group]
+    rows = []
+    for i, rollout in enumerate(rollouts):
+        sampled = np.array(rollout.completion.logprobs, np.float32)
+        near = [sampled + 0.15 * rng.normal(size=len(sampled)).astype(np.float32) for _ in range(3)]
+        rows.append(losses.Row(rollout.prompt_tokens, rollout.completion.tokens, near[0], (-1) ** i * (1 + i / 3), *near[1:]))
+    return rows
+
+
+def nudge(policy):
+    """Adapters that matter: a fresh lora_b is zero, and with it the gradient of lora_a."""
+    values = [(n, v + 0.05 * mx.random.normal(v.shape, key=mx.random.key(i)))
+              for i, (n, v) in enumerate(tree_flatten(policy.model.trainable_parameters()))]  # fmt: skip
+    policy.model.load_weights(values, strict=False)
+    return policy
+
+
+def naive_gradient(policy, batch, objective):
+    """All logits of all positions, and MLX's own differentiation of the loss as the docstring of `loss` states it."""
+
+    def total(model):
+        logits = model(batch.tokens).astype(mx.float32)
+        logits = logits.reshape(-1, logits.shape[-1])[batch.positions]
+        everything = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        lp = mx.take_along_axis(everything, batch.targets[:, None], axis=-1)[:, 0]
+        entropy = -(mx.exp(everything) * everything).sum(-1)
+        old = mx.stop_gradient(lp) if objective.on_policy else batch.old
+        ratio = mx.exp(lp - old)
+        clipped = mx.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+        weight = 1.0
+        if objective.importance_cap:
+            weight = mx.minimum(mx.exp(old - batch.sampler), objective.importance_cap)
+        value = -weight * mx.minimum(batch.advantages * ratio, batch.advantages * clipped)
+        gap = batch.reference - lp
+        value = value + objective.kl * (mx.exp(gap) - gap - 1) - objective.entropy * entropy
+        return value.sum()
+
+    value, gradient = nn.value_and_grad(policy.model, total)(policy.model)
+    return value.item(), dict(tree_flatten(gradient))
+
+
+def assert_close(one, other, tolerance=1e-5):
+    assert one.keys() == other.keys()
+    scale = max(float(mx.abs(g).max()) for g in other.values())
+    for name in one:
+        assert float(mx.abs(one[name] - other[name]).max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_stages_give_the_gradient_of_the_loss_as_written(load, name):
+    policy = nudge(load())
+    batch = losses.Batch.pad(rows_of(policy))
+    value, expected = naive_gradient(policy, batch, OBJECTIVES[name])
+    gradient, sums = losses.gradient(policy.backbone, batch, OBJECTIVES[name])
+    assert_close(gradient, expected)
+    assert sums.loss == pytest.approx(value, rel=1e-5, abs=1e-4)
+    if name in ("clipped", "all"):
+        assert 0 < sums.clipped < sums.tokens
+    if name in ("truncated importance", "all"):
+        assert 0 < sums.capped < sums.tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layers", [-1, 2])
+def test_every_family_and_tied_and_untied_heads(load, family, layers):
+    policy = nudge(load(family, layers=layers))
+    batch = losses.Batch.pad(rows_of(policy))
+    _, expected = naive_gradient(policy, batch, OBJECTIVES["all"])
+    gradient, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
+    assert_close(gradient, expected)
+
+
+def test_the_trunk_of_a_hybrid_gives_the_same_gradient(load):
+    policy = nudge(load())
+    batch = losses.Batch.pad(rows_of(policy))
+    expected, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
+    policy.backbone.plain = False
+    gradient, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
+    assert_close(gradient, expected)
+
+
+def test_small_chunks_of_the_head_change_nothing(load, monkeypatch):
+    policy = nudge(load())
+    batch = losses.Batch.pad(rows_of(policy))
+    expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
+    monkeypatch.setattr(losses, "HEAD_BYTES", 1)
+    assert losses.head_rows(288) == 16
+    gradient, after = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
+    assert_close(gradient, expected)
+    assert after.entropy == pytest.approx(before.entropy, rel=1e-5)
+    assert after.delta_max == pytest.approx(before.delta_max, rel=1e-4)
+
+
+def test_padding_and_neighbours_do_not_reach_a_row(load):
+    policy = nudge(load())
+    rows = rows_of(policy)
+    whole, sums = losses.gradient(policy.backbone, losses.Batch.pad(rows), OBJECTIVES["all"])
+    parts = [losses.gradient(policy.backbone, losses.Batch.pad([row]), OBJECTIVES["all"]) for row in rows]
+    added = {name: sum(g[name] for g, _ in parts) for name in whole}
+    assert_close(whole, added)
+    assert sums.tokens == sum(len(row.completion) for row in rows)
+    assert sums.loss == pytest.approx(sum(s.loss for _, s in parts), rel=1e-4)
+
+
+def test_measures_by_hand():
+    """Two tokens with raw ratios e^0.5 and e^0: one of two is outside [0.8, 1.25], mean |delta| is 0.25."""
+    lp = mx.array([-1.0, -2.0])
+    sampler_lp = mx.array([-1.5, -2.0])
+    objective = losses.Objective(on_policy=False, clip_low=0.2, clip_high=0.28, kl=1.0)
+    coefficient, loss, kl, clipped, _ = losses.token_losses(lp, mx.array([1.0, -1.0]), sampler_lp, sampler_lp, lp, objective)
+    assert clipped.tolist() == [True, False]
+    assert coefficient.tolist() == [0.0, 1.0]
+    assert loss.tolist() == pytest.approx([-1.28, 1.0])
+    assert kl.tolist() == [0.0, 0.0]
+
+
+def test_micro_batches_keep_to_the_budget_and_hold_every_row_once():
+    rows = [losses.Row((0,) * p, (0,) * k, np.zeros(k), 1.0) for p, k in [(5, 5), (90, 30), (3, 2), (7, 3), (40, 1), (8, 2)]]
+    packs = losses.micro_batches(rows, budget=50)
+    assert sorted(i for pack in packs for i in pack) == list(range(6))
+    assert [[len(rows[i]) for i in pack] for pack in packs] == [[5, 10, 10, 10], [41], [120]]
+
+
+def test_logits_of_all_positions_never_exist(load):
+    """Peak extra memory of a gradient stays below one float32 (B, T, V) for a vocabulary that dwarfs the width."""
+    policy = load("wide", rank=1)
+    rollouts = policy.sample_all([prompt("one"), prompt("two")], 4, seed=(0,), max_tokens=160)
+    rows = [losses.Row(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
+            for group in rollouts for r in group]  # fmt: skip
+    batch = losses.Batch.pad(rows)
+    mx.eval(batch.tokens)
+    full = 4 * batch.targets.shape[0] * policy.backbone.vocabulary
+    start = mx.get_active_memory()
+    mx.reset_peak_memory()
+    losses.gradient(policy.backbone, batch, losses.Objective())
+    assert mx.get_peak_memory() - start < full
