@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before any test module imports MLX: on Linux this puts a fast BLAS under it. The world wing is tested without MLX, too.
+# Before any test module imports MLX: on Linux this puts a fast BLAS under it. Where there is no MLX the world wing
+# is tested alone.
 with contextlib.suppress(ImportError):
     from azr_mlx import device
 
