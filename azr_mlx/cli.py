@@ -134,7 +134,8 @@ def train(
 
     from azr_mlx import launch
 
-    return launch.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+    code: int = launch.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+    return code
 
 
 def newest_run() -> Path:

@@ -729,7 +729,7 @@ def document() -> str:
         "",
         "<!-- Written by `python -m azr_mlx.config`; edit the dataclasses in azr_mlx/config.py instead. -->",
         "",
-        "`azr train --config NAME` takes a preset of `configs/` or a YAML file; `--set section.key=value` turns a dial.",
+        "`azr train --config NAME` takes a preset of `configs/` or a YAML file; `--set section.key=value` turns one.",
         "What a file leaves out keeps the default below. A dial marked ↻ may change when a run is resumed.",
         "",
     ]
