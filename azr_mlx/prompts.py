@@ -26,7 +26,7 @@ class Style(Protocol):
 
     def propose(self, kind: Kind, references: Sequence[Task]) -> Prompt: ...
 
-    def propose_induction(self, program: str, pairs: int) -> Prompt: ...
+    def propose_induction(self, lender: Task, pairs: int) -> Prompt: ...
 
     def solve(self, task: Task) -> Prompt: ...
 
@@ -53,9 +53,9 @@ class Compact:
         )
         return self._prompt(Role.PROPOSE, kind, f"propose {kind}\n{shown}new\n", "python", None, tuple(references))
 
-    def propose_induction(self, program: str, pairs: int) -> Prompt:
-        text = f"propose {Kind.INDUCTION}\n" + block("python", program)
-        return self._prompt(Role.PROPOSE, Kind.INDUCTION, text, "message", None)
+    def propose_induction(self, lender: Task, pairs: int) -> Prompt:
+        text = f"propose {Kind.INDUCTION}\n" + block("python", lender.program)
+        return self._prompt(Role.PROPOSE, Kind.INDUCTION, text, "message", lender)
 
     def solve(self, task: Task) -> Prompt:
         if task.kind is Kind.INDUCTION:
@@ -243,8 +243,9 @@ class R1:
     def propose(self, kind: Kind, references: Sequence[Task]) -> Prompt:
         return self._prompt(Role.PROPOSE, kind, self.letters.propose(kind, references), None, tuple(references))
 
-    def propose_induction(self, program: str, pairs: int) -> Prompt:
-        return self._prompt(Role.PROPOSE, Kind.INDUCTION, self.letters.propose_induction(program, pairs), None)
+    def propose_induction(self, lender: Task, pairs: int) -> Prompt:
+        letter = self.letters.propose_induction(lender.program, pairs)
+        return self._prompt(Role.PROPOSE, Kind.INDUCTION, letter, lender)
 
     def solve(self, task: Task) -> Prompt:
         return self._prompt(Role.SOLVE, task.kind, self.letters.solve(task), task)
@@ -265,8 +266,9 @@ class Chat:
     def propose(self, kind: Kind, references: Sequence[Task]) -> Prompt:
         return self._prompt(Role.PROPOSE, kind, self.letters.propose(kind, references), None, tuple(references))
 
-    def propose_induction(self, program: str, pairs: int) -> Prompt:
-        return self._prompt(Role.PROPOSE, Kind.INDUCTION, self.letters.propose_induction(program, pairs), None)
+    def propose_induction(self, lender: Task, pairs: int) -> Prompt:
+        letter = self.letters.propose_induction(lender.program, pairs)
+        return self._prompt(Role.PROPOSE, Kind.INDUCTION, letter, lender)
 
     def solve(self, task: Task) -> Prompt:
         return self._prompt(Role.SOLVE, task.kind, self.letters.solve(task), task)

@@ -66,6 +66,20 @@ def forbidden_use(source: str) -> str | None:
     return tree if isinstance(tree, str) else _forbidden(tree)
 
 
+def reads_arguments(source: str, function: str = "f") -> bool:
+    """Whether the entry function reads each of its parameters somewhere. False for a source that does not parse."""
+    tree = _parse(source)
+    if isinstance(tree, str):
+        return False
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            arguments = node.args
+            named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+            read = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            return all(one.arg in read for one in named if one is not None)
+    return False
+
+
 def _parse(source: str) -> ast.Module | str:
     try:
         tree = ast.parse(source, _FILE)

@@ -371,7 +371,7 @@ def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, reference
         prompt = COMPACT.solve(task)
         return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, answer)),))
     if kind is Kind.INDUCTION:
-        prompt = COMPACT.propose_induction(program.source, pairs)
+        prompt = COMPACT.propose_induction(task, pairs)
         return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, task.message, *(case.input for case in cases))),))
     shown = []
     for _ in range(references):

@@ -299,8 +299,8 @@ def main() -> None:
         mx.eval(value, model.state, optimizer.state)
         seen += int((tokens != PAD).sum())
         running += value.item()
-        if (step + 1) % 100 == 0:
-            log(step=step + 1, loss=running / 100, lr=rate(step), tokens=seen, seconds=time.time() - began, **held_out())
+        if (step + 1) % 50 == 0:
+            log(step=step + 1, loss=running / 50, lr=rate(step), tokens=seen, seconds=time.time() - began, **held_out())
             running = 0.0
         if args.state and ((step + 1) % 250 == 0):
             state = {f"m.{k}": v for k, v in tree_flatten(model.parameters())}

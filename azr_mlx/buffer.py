@@ -1,0 +1,148 @@
+"""The memory of tasks: one ring for each kind, seeds that stay, no task twice.
+
+Departs from AZR in three ways: the oldest item leaves when a ring is full (the released code drops the newest, so its
+buffers freeze); seeds never leave; and a task that differs from a stored one only in layout or in names of variables
+is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from azr_mlx.executor.rules import normalised_key
+from azr_mlx.types import Case, Kind, Task
+
+# The one triplet that everything starts from (AZR figure 4), and inputs of every type for its induction twin.
+IDENTITY = "def f(a):\n    return a"
+SEED = Case('"Hello world"', "'Hello world'")
+SEED_INPUTS = (
+    "'Hello world'", "1", "{'name': 'Ada', 'born': 1815}", "(1.5, 'two', 3)", "'[[1, 0], [0, 1]]'", "123456789012345",
+    "[3, 1, 2]", "True", "''", "-7", "[[1], [2, 3]]", "{4, 5}", "0.25", "('a', 'b')", "[]", "2 ** 10",
+)  # fmt: skip
+SEED_MESSAGE = "Return what you are given."
+
+
+def seed_tasks(kinds: Iterable[Kind], pairs: int) -> list[Task]:
+    """The identity function as a task of each kind; for induction as many inputs as there are, up to `pairs`."""
+    inputs = SEED_INPUTS[:pairs]
+    values = ["1024" if text == "2 ** 10" else text for text in inputs]
+    cases = {kind: (SEED,) for kind in Kind} | {Kind.INDUCTION: tuple(map(Case, inputs, values))}
+    return [Task(kind, IDENTITY, cases[kind], SEED_MESSAGE if kind is Kind.INDUCTION else "") for kind in kinds]
+
+
+def key(task: Task) -> str:
+    """What makes a task that task: its kind, its normalised program and its inputs (sorted, spaces dropped)."""
+    inputs = sorted("".join(case.input.split()) for case in task.cases)
+    return f"{task.kind}|{normalised_key(task.program) or task.program}|{'|'.join(inputs)}"
+
+
+class Buffer:
+    """Tasks by kind, in the order in which they came.
+
+    `capacity` bounds each ring; `forbidden` holds keys that are never taken (held-out tasks).
+    """
+
+    def __init__(self, capacity: int, forbidden: Iterable[str] = ()) -> None:
+        if capacity < 1:
+            raise ValueError(f"a buffer needs room for at least one task, not {capacity}")
+        self.capacity = capacity
+        self.forbidden = frozenset(forbidden)
+        self._rings: dict[Kind, dict[str, Task]] = {kind: {} for kind in Kind}  # key -> task, oldest first
+
+    def __len__(self) -> int:
+        return sum(len(ring) for ring in self._rings.values())
+
+    def tasks(self, kind: Kind) -> list[Task]:
+        return list(self._rings[kind].values())
+
+    def refusal(self, task: Task) -> str | None:
+        """Why `add` would refuse the task: "duplicate", "held out", or None."""
+        name = key(task)
+        if name in self.forbidden:
+            return "held out"
+        return "duplicate" if name in self._rings[task.kind] else None
+
+    def add(self, task: Task) -> bool:
+        """Take a task; False when it is refused. Past the capacity the oldest that is no seed leaves."""
+        name = key(task)
+        ring = self._rings[task.kind]
+        if name in ring or name in self.forbidden:
+            return False
+        ring[name] = task
+        if len(ring) > self.capacity:
+            leaving = next((k for k, old in ring.items() if old.step >= 0), next(iter(ring)))
+            del ring[leaving]
+        return True
+
+    def references(self, kind: Kind, count: int, rng: random.Random) -> list[Task]:
+        """min(count, size) different tasks of a kind, uniformly (AZR section 3.3.2)."""
+        ring = self.tasks(kind)
+        return rng.sample(ring, min(count, len(ring)))
+
+    def program(self, rng: random.Random) -> Task:
+        """The task that lends its program to an induction proposal: uniform over deduction and abduction together."""
+        lenders = self.tasks(Kind.ABDUCTION) + self.tasks(Kind.DEDUCTION) or self.tasks(Kind.INDUCTION)
+        if not lenders:
+            raise ValueError("an empty buffer has no program to lend")
+        return rng.choice(lenders)
+
+    def draw(self, kind: Kind, count: int, step: int, rng: random.Random, fresh_share: float = 1.0) -> list[Task]:
+        """`count` tasks to solve: those of `step` first, then uniformly from the whole ring, without replacement.
+
+        At most `fresh_share` of the count comes from the step (AZR's "max_new" has 1). A ring with too few tasks is
+        drawn from again until the count is met; an empty one gives none.
+        """
+        ring = self.tasks(kind)
+        if not ring:
+            return []
+        recent = [task for task in ring if task.step == step]
+        drawn = rng.sample(recent, min(len(recent), int(fresh_share * count)))
+        taken = set(map(id, drawn))
+        rest = [task for task in ring if id(task) not in taken]
+        while len(drawn) < count:
+            drawn += rng.sample(rest, min(len(rest), count - len(drawn)))
+            rest = ring
+        return drawn
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [to_row(task) for ring in self._rings.values() for task in ring.values()]
+
+    def load(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Replace the content by saved rows, in their order."""
+        self._rings = {kind: {} for kind in Kind}
+        for row in rows:
+            task = from_row(row)
+            self._rings[task.kind][key(task)] = task
+
+
+def to_row(task: Task) -> dict[str, Any]:
+    """A task as plain data for JSON."""
+    return asdict(task)
+
+
+def from_row(row: dict[str, Any]) -> Task:
+    """The task of a row. Raises ValueError or KeyError when it is none."""
+    cases = tuple(Case(str(case["input"]), str(case["output"])) for case in row["cases"])
+    return Task(Kind(row["kind"]), str(row["program"]), cases, str(row.get("message", "")), int(row.get("step", -1)))
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Tasks of a JSONL file. Raises ValueError naming the line that is wrong."""
+    tasks = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            tasks.append(from_row(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: not a task ({error})") from None
+    return tasks
+
+
+def distinct(tasks: Sequence[Task]) -> float:
+    """Share of tasks whose normalised program occurs once among them: 1.0 when no program is repeated."""
+    programs = [normalised_key(task.program) for task in tasks]
+    return len(set(programs)) / len(programs) if programs else 0.0

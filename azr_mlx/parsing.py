@@ -1,0 +1,140 @@
+"""From the text of a reply to its parts: sections, fenced blocks, proposals, answers.
+
+Model text is only ever cut and matched here, never evaluated. Every pattern is linear in the length of the text.
+Source of the rules: AZR section 3 and its released code; departures are marked HARDENED.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+# A fence opens with a label and a line break; it closes with a fence on a line of its own. The end of the text does
+# not close one: a reply that was cut off has no block.
+_BLOCK = re.compile(r"```[ \t]*([\w+.-]*)[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```(?!\w)", re.DOTALL)
+_FORM = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
+_COMMENT = {word: re.compile(rf"#[ \t]*{word}[ \t]*:[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output", "message")}
+_PROSE = {word: re.compile(rf"\bthe {word} is:?[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output")}
+_PYTHON = ("python", "py", "python3", "")
+
+
+class ParseError(ValueError):
+    """A reply lacks a required part. The message is one of a few fixed reasons, so that they can be counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A program defining `f`, and the text of one input for it."""
+
+    program: str
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class InductionProposal:
+    """Inputs for a given program, in order, and the hint for the solver."""
+
+    inputs: tuple[str, ...]
+    message: str
+
+
+def well_formed(reply: str) -> bool:
+    """Whether a reply is a think section followed at once by an answer section; text after them is tolerated."""
+    return _FORM.match(reply.strip()) is not None
+
+
+def answer_section(reply: str) -> str:
+    """The text of the last <answer> section, stripped; to the end when it is not closed; "" when there is none."""
+    _, tag, rest = reply.rpartition("<answer>")
+    return rest.partition("</answer>")[0].strip() if tag else ""
+
+
+def blocks(text: str, *labels: str) -> list[str]:
+    """The contents of the fenced blocks with one of the labels (lower case), in order; all blocks without labels."""
+    return [body.strip() for label, body in _BLOCK.findall(text) if not labels or label.lower() in labels]
+
+
+def proposal(answer: str) -> Proposal:
+    """The proposed program and input: the first block, which must be Python, and the first ```input block.
+
+    A program without an `f` has its last top-level function renamed; helpers and nested functions are welcome
+    (HARDENED: the official default rejects them, although its prompt invites them). Raises ParseError.
+    """
+    found = _BLOCK.findall(answer)
+    if not found or found[0][0].lower() not in _PYTHON:
+        raise ParseError("no python block")
+    program = name_f(found[0][1].strip())
+    inputs = blocks(answer, "input")
+    if inputs:
+        return Proposal(program, inputs[0])
+    comment = _COMMENT["input"].search(answer)
+    if comment is None:
+        raise ParseError("no input block")
+    return Proposal(program, comment.group(1).strip())
+
+
+def name_f(program: str) -> str:
+    """The program with an entry function called `f`: kept if there is one, else the last function takes the name.
+
+    Raises ParseError("no function") when there is none at the top level.
+    """
+    names = re.findall(r"^def[ \t]+(\w+)[ \t]*\(", program, re.MULTILINE)
+    if not names:
+        raise ParseError("no function")
+    if "f" in names:
+        return program
+    return re.sub(rf"(?<![\w.]){names[-1]}(?=[ \t]*\()", "f", program)
+
+
+def induction_proposal(answer: str, pairs: int) -> InductionProposal:
+    """The last `pairs` input blocks in order, and the first message. Raises ParseError."""
+    inputs = blocks(answer, "input")
+    if len(inputs) < pairs:
+        raise ParseError("too few inputs")
+    messages = blocks(answer, "message")
+    if messages:
+        return InductionProposal(tuple(inputs[-pairs:]), messages[0])
+    tag = re.search(r"<message>(.*?)(?:</message>|\Z)", answer, re.DOTALL)
+    found = tag or _COMMENT["message"].search(answer)
+    if found is None:
+        raise ParseError("no message")
+    return InductionProposal(tuple(inputs[-pairs:]), found.group(1).strip())
+
+
+def solver_value(answer: str, word: str) -> str:
+    """The text that answers a deduction (`word` "output") or abduction ("input") task.
+
+    The last block with that label; else, in this order, a comment, a call `word(...)`, a tag, a sentence, everything.
+    """
+    found = blocks(answer, word)
+    if found:
+        return found[-1]
+    comment = _COMMENT[word].search(answer)
+    if comment is not None:
+        return comment.group(1).strip()
+    call = re.search(rf"(?<![\w.]){word}\((.*)\)", answer, re.DOTALL | re.IGNORECASE)
+    if call is not None:
+        return call.group(1).strip()
+    tag = re.search(rf"<{word}>(.*?)(?:</{word}>|\Z)", answer, re.DOTALL | re.IGNORECASE)
+    if tag is not None:
+        return tag.group(1).strip()
+    prose = _PROSE[word].search(answer)
+    if prose is not None:
+        return prose.group(1).strip().removesuffix(".")
+    return answer
+
+
+def solver_program(answer: str) -> str | None:
+    """The last Python block, or None: a program outside a fence is no answer."""
+    found = blocks(answer, *_PYTHON)
+    return found[-1] if found else None
+
+
+def import_lines(program: str) -> str:
+    """The top-level import statements of a program that parses, one a line; an induction solver gets them for free."""
+    try:
+        tree = ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    return "".join(ast.unparse(node) + "\n" for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
