@@ -77,7 +77,7 @@ def report(error: BaseException, where: str = "") -> None:
         send("memory", f"{where}MemoryError")
     elif isinstance(error, SystemExit):
         send("exited-early", f"{where}SystemExit({str(error.code)[:50]})")
-    elif isinstance(error, OSError) and error.errno in (1, 13):  # EPERM and EACCES: a layer said no
+    elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
         send("forbidden", where + describe(error))
     else:
         send("exception", where + describe(error))
@@ -93,6 +93,8 @@ def fresh_module(name: str) -> dict[str, Any]:
 
 def call_expression(function: str, text: str) -> types.CodeType:
     """Code for `function(text)`. Raises SyntaxError unless that is exactly one call of a plain name."""
+    if ")" not in text:  # then it cannot close the call's own bracket, and the tree need not be looked at
+        return compile(f"{function}({text}\n)", "<input>", "eval", dont_inherit=True)
     tree = ast.parse(f"_({text}\n)", "<input>", "eval")
     call = tree.body
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_"):

@@ -78,7 +78,7 @@ def namespaces() -> list[str]:
     return ["user", *names]
 
 
-def _readable_paths(extra: Iterable[str]) -> list[str]:
+def readable_paths(extra: Iterable[str]) -> list[str]:
     """What a Python program needs to see: the interpreter's own installation and the system's libraries."""
     wanted = ["/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"]
     wanted += ["/nix/store", *extra]
@@ -93,10 +93,11 @@ def new_root(box: str, extra: Iterable[str] = ()) -> None:
 
     `box` names an empty directory outside that serves as the mount point. Raises OSError.
     """
+    os.umask(0o022)  # programs may run as another user and must get through these folders
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     root = box
     _mount("azr", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
-    for path in _readable_paths(extra):
+    for path in readable_paths(extra):
         target = root + path
         if os.path.islink(path) and path.count("/") == 1:
             os.symlink(os.readlink(path), target)  # /lib -> usr/lib
@@ -124,6 +125,7 @@ def new_root(box: str, extra: Iterable[str] = ()) -> None:
     _mount("box", "/box", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     os.symlink("/box", "/tmp/box")  # /tmp itself stays empty and read-only
     _mount("none", "/", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID)
+    os.umask(0o077)
 
 
 # ---------------------------------------------------------------------------------------------- privileges (Linux)
@@ -225,93 +227,142 @@ for _entry in _TABLE.split(";"):
     if _number != "-":
         _NUMBERS[_word] = int(_number)
 
-_SPECIAL = ("clone", "clone3", "kill", "tkill", "tgkill", "prctl", "prlimit64", "ioctl", "socketpair")
-_LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
+_LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _DENY, _ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
-_PID_MARK = 0x50494421  # stands for the child's own pid until `seccomp_install` knows it
+# What the zygote itself still needs, and its children do not.
+_CHILD_ONLY = (
+    "fork vfork rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open tkill setsid setpgid "
+    "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset seccomp"
+).split()
+_BY_ARGUMENT = "clone clone3 kill tgkill prctl prlimit64 ioctl socketpair".split()
 
 
 def seccomp_supported() -> bool:
-    """Whether the filter knows this machine's system call numbers."""
+    """Whether the filters know this machine's system call numbers."""
     return LINUX and _MACHINE in ("x86_64", "amd64", "aarch64", "arm64")
 
 
-def seccomp_filter() -> bytes:
-    """The BPF program: everything is allowed except a list, by number and by arguments.
+class _Filter:
+    """A BPF program in the making. Every part of it leaves the system call's number loaded, or returns."""
+
+    def __init__(self) -> None:
+        self.code: list[tuple[int, int, int, int]] = []
+        self.put(_LD, 4)
+        self.put(_JEQ, _ARCH, 1, 0)
+        self.put(_RET, _KILL)
+        self.put(_LD, 0)
+        if _X86:  # the x32 numbers would walk around every rule
+            self.put(_JGE, 0x40000000, 0, 1)
+            self.put(_RET, _KILL)
+
+    def put(self, operation: int, value: int, yes: int = 0, no: int = 0) -> None:
+        self.code.append((operation, yes, no, value))
+
+    def deny(self, names: Iterable[str], answer: int = _DENY) -> None:
+        for name in names:
+            if name in _NUMBERS:
+                self.put(_JEQ, _NUMBERS[name], 0, 1)
+                self.put(_RET, answer)
+
+    def argument(self, name: str, index: int, good: Iterable[int], otherwise: int, answer: int) -> None:
+        """One system call, by the low half of an argument: `answer` if it is one of `good`, else `otherwise`."""
+        values = list(good)
+        self.put(_JEQ, _NUMBERS[name], 0, len(values) + 3)
+        self.put(_LD, 16 + 8 * index)
+        for place, value in enumerate(values):
+            self.put(_JEQ, value, len(values) - place, 0)
+        self.put(_RET, otherwise)
+        self.put(_RET, answer)
+
+    def bytes(self) -> bytes:
+        self.put(_RET, _ALLOW)
+        return b"".join(struct.pack("<HBBI", *instruction) for instruction in self.code)
+
+
+def zygote_filter() -> bytes:
+    """The BPF program for a zygote and all that it forks: everything is allowed except a list.
 
     A list of denials rather than of permissions, because a new libc may need a new harmless call at any time, while
-    what can harm is known: new processes, other programs, signals to others, sockets, namespaces, mounts, tracing,
-    key rings, kernel interfaces with a history of holes (io_uring, bpf, userfaultfd, splice), System V IPC.
-    `EPERM` lets a program fail with an ordinary exception. `clone3` must say ENOSYS, as its flags are in memory
-    that a filter cannot read and libc then falls back to `clone`, whose flags it can.
+    what can harm is known: other programs, sockets, namespaces, mounts, tracing, key rings, System V IPC, and kernel
+    interfaces with a history of holes (io_uring, bpf, userfaultfd, splice). `EPERM` lets a program fail with an
+    ordinary exception.
     """
-    code: list[tuple[int, int, int, int]] = []
-
-    def put(operation: int, value: int, yes: int = 0, no: int = 0) -> None:
-        code.append((operation, yes, no, value))
-
-    def argument(index: int) -> None:
-        put(_LD, 16 + 8 * index)  # low 32 bits; both tables are little-endian
-
-    put(_LD, 4)
-    put(_JEQ, _ARCH, 1, 0)
-    put(_RET, _KILL)
-    put(_LD, 0)
-    if _X86:  # the x32 numbers would walk around every rule below
-        put(_JGE, 0x40000000, 0, 1)
-        put(_RET, _KILL)
-    for name, number in _NUMBERS.items():
-        if name not in _SPECIAL:
-            put(_JEQ, number, 0, 1)
-            put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["clone3"], 0, 1)
-    put(_RET, _ABSENT)
-    # clone: threads only (CLONE_THREAD), and no namespace flag
-    put(_JEQ, _NUMBERS["clone"], 0, 5)
-    argument(0)
-    put(_JSET, 0x7E020000, 2, 0)
-    put(_JSET, 0x00010000, 0, 1)
-    put(_RET, _ALLOW)
-    put(_RET, _DENY)
-    for name in ("kill", "tgkill"):  # to itself only: abort() and raise() need that
-        put(_JEQ, _NUMBERS[name], 0, 4)
-        argument(0)
-        put(_JEQ, _PID_MARK, 0, 1)
-        put(_RET, _ALLOW)
-        put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["tkill"], 0, 1)
-    put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["socketpair"], 0, 4)  # AF_UNIX pairs reach nobody else; asyncio needs one
-    argument(0)
-    put(_JEQ, 1, 0, 1)
-    put(_RET, _ALLOW)
-    put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["prctl"], 0, 6)  # names of threads and of memory areas
-    argument(0)
-    put(_JEQ, 15, 2, 0)
-    put(_JEQ, 16, 1, 0)
-    put(_JEQ, 0x53564D41, 0, 1)
-    put(_RET, _ALLOW)
-    put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["prlimit64"], 0, 5)
-    argument(0)
-    put(_JEQ, 0, 1, 0)
-    put(_JEQ, _PID_MARK, 0, 1)
-    put(_RET, _ALLOW)
-    put(_RET, _DENY)
-    put(_JEQ, _NUMBERS["ioctl"], 0, 4)  # TIOCSTI and TIOCLINUX type into a terminal
-    argument(1)
-    put(_JEQ, 0x5412, 1, 0)
-    put(_JEQ, 0x541C, 0, 1)
-    put(_RET, _DENY)
-    put(_RET, _ALLOW)
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+    made = _Filter()
+    made.deny(name for name in _NUMBERS if name not in _CHILD_ONLY and name not in _BY_ARGUMENT)
+    made.argument("socketpair", 0, [1], _DENY, _ALLOW)  # AF_UNIX pairs reach nobody else; asyncio needs one
+    made.argument("ioctl", 1, [0x5412, 0x541C], _ALLOW, _DENY)  # TIOCSTI and TIOCLINUX type into a terminal
+    return made.bytes()
 
 
-def seccomp_install(program: bytes) -> None:
-    """Bind this process, for ever, to the filter, with its own pid filled in. Needs no_new_privs. Raises OSError."""
-    program = program.replace(struct.pack("<I", _PID_MARK), struct.pack("<I", os.getpid()))
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(2), header, 0, 0), "seccomp")
+def child_filter(alone: bool) -> bytes:
+    """The second program, for the child only, kept short since it is installed for every program that runs.
+
+    No new process, no new session or identity, no signal to others (`alone` says that a pid namespace sees to that).
+    `clone` may make threads only; `clone3` must say ENOSYS, as its flags are in memory that a filter cannot read and
+    libc then falls back to `clone`, whose flags it can.
+    """
+    made = _Filter()
+    made.deny(_CHILD_ONLY if not alone else [name for name in _CHILD_ONLY if "sig" not in name and name != "tkill"])
+    made.deny(["clone3"], _ABSENT)
+    made.put(_JEQ, _NUMBERS["clone"], 0, 5)
+    made.put(_LD, 16)
+    made.put(_JSET, 0x7E020000, 2, 0)  # namespace flags
+    made.put(_JSET, 0x00010000, 0, 1)  # CLONE_THREAD
+    made.put(_RET, _ALLOW)
+    made.put(_RET, _DENY)
+    if not alone:
+        made.argument("kill", 0, [_PID_MARK], _DENY, _ALLOW)  # abort() and raise() signal their own process
+        made.argument("tgkill", 0, [_PID_MARK], _DENY, _ALLOW)
+    made.argument("prctl", 0, [15, 16, 0x53564D41], _DENY, _ALLOW)  # names of threads and of memory areas
+    made.argument("prlimit64", 0, [0, _PID_MARK], _DENY, _ALLOW)
+    return made.bytes()
+
+
+_PID_MARK = 0x50494421  # stands for the child's own pid until `Seccomp.install` knows it
+
+
+class Seccomp:
+    """A filter ready to be installed: what can be done before the fork is done."""
+
+    def __init__(self, program: bytes) -> None:
+        mark = struct.pack("<I", _PID_MARK)
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._header = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._buffer))
+        self._marks = [at + 4 for at in range(0, len(program), 8) if program[at + 4 : at + 8] == mark]
+        self._two, self._nought = ctypes.c_ulong(2), ctypes.c_ulong(0)
+
+    def install(self) -> None:
+        """Bind this process, for ever. Needs no_new_privs. Raises OSError."""
+        if self._marks:
+            pid = struct.pack("<I", os.getpid())
+            for at in self._marks:
+                self._buffer[at : at + 4] = pid
+        _check(_libc.prctl(PR_SET_SECCOMP, self._two, self._header, self._nought, self._nought), "seccomp")
+
+
+# -------------------------------------------------------------------------------------------------------- macOS
+
+
+def footprint(pid: int) -> tuple[int, float]:
+    """Physical footprint in bytes and processor time in seconds of a process on macOS; (0, 0.0) when it is gone.
+
+    proc_pid_rusage(RUSAGE_INFO_V2) of <libproc.h>. The footprint counts compressed pages, which the resident size
+    leaves out, and it is what the system itself kills by. Times are in ticks of mach_absolute_time.
+    """
+    words = (ctypes.c_uint64 * 32)()  # 16 bytes of uuid, then ri_user_time, ri_system_time, ...
+    if _libc.proc_pid_rusage(pid, 2, ctypes.byref(words)) != 0:
+        return 0, 0.0
+    # uuid (2 words), user, system, pkg_idle_wkups, interrupt_wkups, pageins, wired, resident, phys_footprint
+    return int(words[9]), (words[2] + words[3]) * _tick()
+
+
+def _tick() -> float:
+    if not _TICK:
+        base = (ctypes.c_uint32 * 2)()
+        _libc.mach_timebase_info(ctypes.byref(base))
+        _TICK.append(base[0] / base[1] * 1e-9 if base[1] else 1e-9)
+    return _TICK[0]
+
+
+_TICK: list[float] = []

@@ -210,6 +210,7 @@ class _Slot:
         self.deadline = 0.0
         self.ready = False
         self.failures = 0
+        self.idle_since = 0.0
 
 
 class Executor:
@@ -402,16 +403,14 @@ class Executor:
             waiting = self._queues[seed]
             if not waiting:
                 continue
-            mine = [slot for slot in self._slots if slot.seed == seed]
-            if not mine:
+            if not any(slot.seed == seed for slot in self._slots):
                 for number in range(self.workers):
                     self._open(number, seed)
-                mine = [slot for slot in self._slots if slot.seed == seed]
-            for slot in mine:
-                if not waiting or self._running >= self.workers:
-                    break
-                if slot.work is None and slot.ready:
-                    self._give(slot, waiting.popleft())
+            free = [slot for slot in self._slots if slot.seed == seed and slot.work is None and slot.ready]
+            # The one that has been idle longest has its next child ready and waiting.
+            free.sort(key=lambda slot: slot.idle_since, reverse=True)
+            while free and waiting and self._running < self.workers:
+                self._give(free.pop(), waiting.popleft())
 
     def _give(self, slot: _Slot, work: _Work) -> None:
         if not work.tries and not work.future.set_running_or_notify_cancel():
@@ -458,13 +457,12 @@ class Executor:
             body = bytes(slot.received[4 : 4 + length])
             del slot.received[: 4 + length]
             try:
-                reply = values.decode(body, _MAX_REPLY)
-                self._reply(slot, reply)
-            except (values.DecodeError, TypeError, ValueError) as error:
+                self._reply(slot, *_sections(body))
+            except (values.DecodeError, struct.error, TypeError, ValueError, IndexError) as error:
                 self._fail(slot, f"sent nonsense: {error}")
                 return
 
-    def _reply(self, slot: _Slot, reply: tuple[Any, ...]) -> None:
+    def _reply(self, slot: _Slot, reply: tuple[Any, ...], frame: bytes, stdout: bytes, stderr: bytes) -> None:
         if reply[0] == "hello":
             slot.ready = True
             slot.deadline = 0.0
@@ -482,7 +480,8 @@ class Executor:
         if work is None:
             self._fail(slot, "answered what nobody asked")
             return
-        outcome = _outcome(reply, work)
+        outcome = _outcome(reply, frame, stdout, stderr, work)
+        slot.idle_since = time.monotonic()
         slot.work, slot.deadline, slot.failures = None, 0.0, 0
         self._running -= 1
         self.counters[outcome.status.value] += 1
@@ -591,9 +590,23 @@ class Executor:
                     work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
 
 
-def _outcome(reply: tuple[Any, ...], work: _Work) -> Outcome:
+def _sections(body: bytes) -> tuple[Any, bytes, bytes, bytes]:
+    """The four sections of a zygote's reply, the first one decoded."""
+    parts = []
+    at = 0
+    for _ in range(4):
+        (length,) = _HEADER.unpack_from(body, at)
+        at += _HEADER.size
+        if at + length > len(body):
+            raise ValueError("truncated")
+        parts.append(body[at : at + length])
+        at += length
+    return values.decode(parts[0]), parts[1], parts[2], parts[3]
+
+
+def _outcome(reply: tuple[Any, ...], frame: bytes, stdout: bytes, stderr: bytes, work: _Work) -> Outcome:
     """The outcome that a zygote's report of a finished child stands for."""
-    _, verdict, detail, frame, stdout, stderr, wall, cpu, peak = reply
+    _, verdict, detail, wall, cpu, peak = reply
     found: tuple[object, ...] = ()
     if verdict == "frame":
         verdict, detail, found = _frame(frame, work)

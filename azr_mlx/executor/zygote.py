@@ -2,11 +2,13 @@
 
 Started by pool.py as `python -s -P -S zygote.py JSON` with a socket as standard input. It never reads a program:
 the child that will run it takes it from the socket itself, so nothing of one program is ever in the memory that the
-next one is forked from. What comes back passes through a buffer that forks do not copy (MADV_DONTFORK).
+next one is forked from. What comes back passes through buffers that Linux does not copy on fork (MADV_DONTFORK).
 
     trainer --socket--> keeper --(new pid namespace)--> zygote --fork--> child 1, child 2, ...
 
-Replies are frames on the same socket: length, then an encoded tuple whose first item is "hello", "done" or "lost".
+The next child is forked and confined before its job arrives, so that an idle slot answers at once.
+Replies go back on the same socket: a length, then four sections with a length each: an encoded tuple that begins with
+"hello", "done" or "lost", what the child wrote to its result pipe, its stdout, its stderr.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import struct
 import sys
 import time
@@ -40,8 +41,10 @@ from azr_mlx.executor.values import encode
 
 _HEADER = struct.Struct("<I")
 _LIMITS = struct.Struct("<ddQQQ")  # wall s, cpu s, memory bytes, output bytes, result bytes
+_START = struct.Struct("<cddQQQd")  # the mark S, the limits, and when the child had its job (monotonic clock, s)
 _TICK = 0.05  # seconds between looks at a child that gives no sign
 _IDLE_TICK = 1.0
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PRELOAD = (
     "abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq "
     "itertools json math numbers operator random re statistics string textwrap time typing ast inspect keyword "
@@ -66,6 +69,43 @@ def setrlimit(kind: str, soft: int, hard: int | None = None) -> bool:
     return True
 
 
+class Buffer:
+    """Bytes from one pipe, in memory that children do not get to see (where the system offers that)."""
+
+    def __init__(self) -> None:
+        self._map = self._make(1 << 17)
+        self.fill = 0
+
+    @staticmethod
+    def _make(size: int) -> mmap.mmap:
+        made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
+        with contextlib.suppress(AttributeError, OSError):
+            made.madvise(mmap.MADV_DONTFORK)
+        return made
+
+    def read(self, fd: int, cap: int) -> int:
+        """Read at most up to one byte beyond `cap`; 0 at the end of the pipe. Raises BlockingIOError, OSError."""
+        want = min(1 << 16, cap + 1 - self.fill)
+        if self.fill + want > len(self._map):
+            larger = self._make(2 * len(self._map))
+            larger[: self.fill] = self._map[: self.fill]
+            self._map.close()
+            self._map = larger
+        with memoryview(self._map) as whole, whole[self.fill : self.fill + want] as part:
+            count = os.readv(fd, [part])
+        self.fill += count
+        return count
+
+    def view(self, start: int = 0, end: int | None = None) -> memoryview:
+        return memoryview(self._map)[start : self.fill if end is None else min(end, self.fill)]
+
+    def clear(self) -> None:
+        self.fill = 0
+        if len(self._map) > 1 << 22:  # do not keep what one talkative program needed
+            self._map.close()
+            self._map = self._make(1 << 17)
+
+
 class Slot:
     """The zygote's side of one slot."""
 
@@ -74,13 +114,15 @@ class Slot:
         self.without = set(settings["without"])
         self.layers: dict[str, str] = {}  # name -> "" when active, else why not
         self.box = settings["box"]
-        self.uid: int | None = None
-        self.namespaced = False
-        self.ruleset = -1
-        self.filter = b""
+        self.level = settings["level"]
+        self.uid: int | None = None  # that children still have to change to
+        self.alone = False  # init of an own pid namespace: all other processes in it are ours to kill
+        self.ruleset = -1  # that children still have to bind themselves to
+        self.filter: confine.Seccomp | None = None
         self.trainer_fd = -1
         self.control = -1
         self.baseline = 0
+        self.buffers: tuple[Buffer, ...] = ()
 
     # ------------------------------------------------------------------------------------------------- start
 
@@ -90,16 +132,13 @@ class Slot:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        if null > 2:
-            os.close(null)
-        if self.control < 10:
-            moved = os.dup2(self.control, 10, inheritable=False)
-            os.close(self.control)
-            self.control = moved
-        os.closerange(3, self.control)
-        os.closerange(self.control + 1, 1024)
+        moved = os.dup2(self.control, 10, inheritable=False)
+        os.closerange(3, moved)
+        os.closerange(moved + 1, 4096)
+        self.control = moved
         with contextlib.suppress(AttributeError, OSError):
-            self.trainer_fd = os.pidfd_open(os.getppid())
+            self.trainer_fd = os.dup2(os.pidfd_open(os.getppid()), 11, inheritable=False)
+            os.closerange(3, moved)
         with contextlib.suppress(OSError):
             os.setsid()
         os.umask(0o077)
@@ -112,13 +151,16 @@ class Slot:
         if confine.LINUX:
             with open("/proc/self/statm") as file:
                 self.baseline = int(file.read().split()[0]) * resource.getpagesize()
-        if self.settings["level"] != "off":
+        sys.path[:] = [path for path in sys.path if "/" in path]
+        if self.level != "off":
             if confine.LINUX:
                 self._linux()
             elif confine.DARWIN:
                 self.layers["seatbelt"] = self.settings.get("seatbelt", "no sandbox-exec")
         os.chdir(self.box)
-        sys.path[:] = [path for path in sys.path if "/" in path]
+        os.dup2(0, 2)
+        for kind, most in (("CORE", 0), ("NOFILE", 64), ("MEMLOCK", 0), ("MSGQUEUE", 0), ("FSIZE", confine.BOX_BYTES)):
+            setrlimit(kind, most)
         for name in [name for name in sys.modules if name.split(".")[0] == "azr_mlx"]:
             del sys.modules[name]
         gc.collect()
@@ -143,75 +185,92 @@ class Slot:
         return True
 
     def _linux(self) -> None:
-        root = os.geteuid() == 0
-        self.namespaced = self._try("namespaces", confine.namespaces)
-        if self.namespaced:
-            keeper = os.getpid()
+        uid = confine.FIRST_UID + self.settings["slot"] if os.geteuid() == 0 else None
+        self.alone = self._try("namespaces", confine.namespaces)
+        if self.alone:
             first = os.fork()
             if first:
                 self._keep(first)
             confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
-            if self.trainer_fd < 0 and os.getppid() not in (0, keeper):
-                os._exit(1)
             outside = self.box
             if self._try("root", lambda: confine.new_root(outside, self.settings["read"])):
                 self.box = "/box"
                 os.environ.update(HOME="/box", TMPDIR="/box")
-        if root:
-            if self._reachable():
-                self._try("uid", lambda: os.chown(self.box, *(confine.FIRST_UID + self.settings["slot"],) * 2))
-                if not self.layers["uid"]:
-                    self.uid = confine.FIRST_UID + self.settings["slot"]
-            else:
-                self.layers["uid"] = f"{sys.base_prefix} is closed to other users"
-        self._try("landlock", self._prepare_landlock)
-        self._try("seccomp", self._prepare_seccomp)
+        if uid is not None:
+            self._try("uid", lambda: self._leave_root(uid))
+        self._try("capabilities", self._leave_capabilities)
+        confine.prctl(confine.PR_SET_NO_NEW_PRIVS, 1)
+        if self.alone:
+            confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials resets it
+        self._try("landlock", self._landlock)
+        self._try("seccomp", self._seccomp)
 
-    def _reachable(self) -> bool:
-        if self.box == "/box":
-            return True
-        path = os.path.realpath(sys.base_prefix)
-        while path != "/":
-            if not os.stat(path).st_mode & 0o001:
-                return False
-            path = os.path.dirname(path)
-        path = os.path.dirname(self.box)
-        while path != "/":
-            if not os.stat(path).st_mode & 0o001:
-                return False
-            path = os.path.dirname(path)
-        return True
-
-    def _prepare_landlock(self) -> None:
-        if self.box == "/box":
-            read = ["/"]
+    def _leave_root(self, uid: int) -> None:
+        closed = "" if self.box == "/box" else _closed_to_others(sys.base_prefix) or _closed_to_others(self.box)
+        if closed:
+            raise OSError(f"{closed} is closed to other users")
+        os.chown(self.box, uid, uid)
+        if self.alone:
+            confine.drop_uid(uid)  # signals from inside cannot end the init of a namespace, whoever it runs as
         else:
-            read = [*confine._readable_paths(self.settings["read"]), "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
-        self.ruleset, _ = confine.landlock_ruleset(read, [self.box, "/dev/null"])
+            self.uid = uid
 
-    def _prepare_seccomp(self) -> None:
+    def _leave_capabilities(self) -> None:
+        if self.uid is None:
+            confine.drop_capabilities()
+
+    def _landlock(self) -> None:
+        read = ["/"]
+        if self.box != "/box":
+            read = [*confine.readable_paths(self.settings["read"]), "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+        ruleset, _ = confine.landlock_ruleset(read, [self.box, "/dev/null"])
+        if self.alone:
+            confine.landlock_restrict(ruleset)
+            os.close(ruleset)
+        else:
+            self.ruleset = ruleset  # an own domain for each child keeps its signals from everybody else
+
+    def _seccomp(self) -> None:
         if not confine.seccomp_supported():
             raise OSError("no table of system calls for this machine")
-        self.filter = confine.seccomp_filter()
+        confine.Seccomp(confine.zygote_filter()).install()
+        self.filter = confine.Seccomp(confine.child_filter(self.alone))
 
     def _keep(self, first: int) -> None:
         """The keeper: lives as long as the zygote, and takes it along when it dies."""
-        os.close(self.control)
+        os.closerange(3, 64)
         with contextlib.suppress(OSError):
             os.waitpid(first, 0)
         os._exit(0)
 
     # -------------------------------------------------------------------------------------------------- serve
 
-    def send(self, *items: Any) -> None:
-        body = encode(items, 1 << 31)
-        data = memoryview(_HEADER.pack(len(body)) + body)
-        while data:
-            data = data[os.write(self.control, data) :]
+    def send(self, *items: Any, sections: tuple[memoryview, ...] = ()) -> None:
+        """One reply. Raises BrokenPipeError when the trainer is gone."""
+        parts: list[bytes | memoryview] = []
+        for section in (encode(items, 1 << 16), *(sections or (b"", b"", b""))):
+            parts += [_HEADER.pack(len(section)), section]
+        size = sum(map(len, parts))
+        parts.insert(0, _HEADER.pack(size))
+        left = size + _HEADER.size
+        while True:
+            written = os.writev(self.control, parts)
+            left -= written
+            if not left:
+                break
+            while written:  # a large reply goes in pieces
+                if written >= len(parts[0]):
+                    written -= len(parts.pop(0))
+                else:
+                    parts[0] = memoryview(parts[0])[written:]
+                    written = 0
+        for section in sections:
+            section.release()
 
     def serve(self) -> None:
         """Fork, watch, report, clean; until the trainer is gone."""
-        self.send("hello", {name: why for name, why in self.layers.items()}, self.box, sys.version.split()[0])
+        self.buffers = (Buffer(), Buffer(), Buffer())  # not before: the keeper's fork would have left them behind
+        self.send("hello", self.layers, sys.version.split()[0])
         while self._one():
             pass
 
@@ -223,34 +282,33 @@ class Slot:
         for _, write in pipes:
             os.close(write)
         readers = [read for read, _ in pipes]
+        watch = Watch(self, pid, readers)
         try:
-            reply = Watch(self, pid, readers).run()
+            there = watch.run()
         finally:
             for read in readers:
                 os.close(read)
-        if reply is None:
+        if not there:
             return False
         self._clean()
-        self.send(*reply)
-        return reply[0] != "lost"
+        return watch.reply()
 
-    def kill(self, pid: int) -> Any:
-        """End the child and everything that came from it, and return how it ended: (wait status, rusage)."""
+    def kill(self, pid: int) -> None:
+        """Kill the child and everything that came from it."""
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        if self.namespaced:
-            # Whatever else lives in this pid namespace came from the program, however it hid itself.
+        if not self.alone:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def sweep(self) -> None:
+        """Whatever else lives in this pid namespace came from the program, however it hid itself."""
+        if self.alone:
             with contextlib.suppress(OSError):
                 os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(OSError):
             while True:
-                try:
-                    os.waitpid(-1, 0)
-                except OSError:
-                    break
-        return status, usage
+                os.waitpid(-1, 0)
 
     def _clean(self) -> None:
         with contextlib.suppress(OSError):
@@ -271,59 +329,43 @@ class Slot:
         os._exit(0)
 
     def _confine(self, writers: list[int]) -> None:
-        if confine.LINUX:
+        if confine.LINUX and not self.alone:
             confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
         with contextlib.suppress(OSError):
             os.setsid()
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_DFL)
         output, errors, result = writers
+        high = os.dup2(result, 20, inheritable=False)  # the pipes have small numbers, like the places they go to
         os.dup2(output, 1)
         os.dup2(errors, 2)
-        # The zygote's descriptors are all above 9 once these three are in place.
-        if result != child.RESULT_FD:
-            os.dup2(result, child.RESULT_FD, inheritable=False)
-        confined = confine.LINUX and self.settings["level"] != "off"
-        if confined:
-            if self.ruleset >= 0 or self.filter or self.uid is not None:
-                confine.prctl(confine.PR_SET_NO_NEW_PRIVS, 1)
-            if self.uid is not None:
-                # capabilities go with the uid, except the bounding set, which no_new_privs makes useless
-                confine.drop_uid(self.uid)
-            else:
-                confine.drop_capabilities()
+        os.dup2(high, child.RESULT_FD, inheritable=False)
+        if self.uid is not None:
+            confine.drop_uid(self.uid)
+            confine.drop_capabilities()
             confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials resets it
-            if self.ruleset >= 0:
-                confine.landlock_restrict(self.ruleset)
-        keep = {child.RESULT_FD, self.control}
-        start = 4
-        for fd in sorted(keep - {child.RESULT_FD}):
-            os.closerange(start, fd)
-            start = fd + 1
-        os.closerange(start, 1024)
-        setrlimit("CORE", 0)
-        setrlimit("NOFILE", 64)
-        setrlimit("MEMLOCK", 0)
-        setrlimit("MSGQUEUE", 0)
-        setrlimit("FSIZE", confine.BOX_BYTES)
-        if confined and self.filter:
-            setrlimit("NPROC", 64)  # threads; new processes are denied by the filter
-            confine.seccomp_install(self.filter)
-        elif self.settings["level"] != "off":
+        if self.ruleset >= 0:
+            confine.landlock_restrict(self.ruleset)
+        os.closerange(4, self.control)
+        os.closerange(self.control + 1, 64)
+        if self.filter is not None:
+            setrlimit("NPROC", 128)  # threads; new processes are denied by the filter
+            self.filter.install()
+        elif self.level != "off":
             setrlimit("NPROC", 0)
 
     def _read_job(self) -> bytes:
         header = self._read(_LIMITS.size + _HEADER.size)
-        wall, cpu, memory, _, _ = _LIMITS.unpack_from(header)
+        limits = _LIMITS.unpack_from(header)
+        cpu, memory = limits[1:3]
         (length,) = _HEADER.unpack_from(header, _LIMITS.size)
         job = self._read(length)
         os.close(self.control)
-        os.write(child.RESULT_FD, b"S" + header[: _LIMITS.size])
+        os.write(child.RESULT_FD, _START.pack(b"S", *limits, time.monotonic()))
         seconds = max(1, math.ceil(cpu))
         setrlimit("CPU", seconds, seconds + 1)
-        if memory and self.settings["level"] != "off" or memory:
-            if confine.LINUX:
-                setrlimit("AS", self.baseline + memory)
-            else:
-                setrlimit("AS", memory) or setrlimit("DATA", memory)
+        if confine.LINUX:
+            setrlimit("AS", self.baseline + memory)
         return job
 
     def _read(self, length: int) -> bytes:
@@ -342,177 +384,190 @@ class Watch:
     def __init__(self, slot: Slot, pid: int, readers: list[int]) -> None:
         self.slot = slot
         self.pid = pid
-        self.output_fd, self.error_fd, self.result_fd = readers
-        self.output, self.errors, self.result = bytearray(), bytearray(), bytearray()
-        self.limits: tuple[Any, ...] | None = None
-        self.started = 0.0
+        self.readers = readers
+        self.buffers = dict(zip(readers, slot.buffers, strict=True))
+        self.result_fd = readers[2]
+        self.result = slot.buffers[2]
+        for buffer in slot.buffers:
+            buffer.clear()
+        self.limits: list[Any] | None = None
+        self.started = self.ended = 0.0
+        self.cpu = 0.0
         self.poll = select.poll()
         self.verdict = ""
         self.detail = ""
-        self.cpu = 0.0
+        self.status: int | None = None
+        self.usage: Any = None
+        self.killed = False
 
-    def run(self) -> tuple[Any, ...] | None:
-        """The reply to send, or None when the trainer is gone."""
-        slot = self.slot
-        pidfd = -1
-        hang = getattr(select, "POLLRDHUP", 0)
-        self.poll.register(slot.control, hang)  # POLLHUP always counts; the data on it belongs to the child
-        for fd in (self.output_fd, self.error_fd, self.result_fd):
-            os.set_blocking(fd, False)
-            self.poll.register(fd, select.POLLIN)
+    def run(self) -> bool:
+        """Watch until the child is dead and buried. False when the trainer is gone."""
+        slot, pidfd = self.slot, -1
+        self.poll.register(slot.control, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
         if slot.trainer_fd >= 0:
             self.poll.register(slot.trainer_fd, select.POLLIN)
+        for fd in self.readers:
+            os.set_blocking(fd, False)
+            self.poll.register(fd, select.POLLIN)
         with contextlib.suppress(AttributeError, OSError):
             pidfd = os.pidfd_open(self.pid)
             self.poll.register(pidfd, select.POLLIN)
-        status, usage = None, None
         try:
             while not self.verdict:
                 events = self.poll.poll(self._patience() * 1000)
-                for fd, event in events:
-                    if fd in (slot.control, slot.trainer_fd):
-                        slot.kill(self.pid)
-                        return None
-                    if fd == pidfd:
+                for fd, _ in events:
+                    if fd in self.buffers:
+                        self._take(fd)
+                    elif fd == pidfd:
                         self.verdict = self.verdict or "ended"
                     else:
-                        self._take(fd)
-                if not self.verdict:
+                        slot.kill(self.pid)
+                        slot.sweep()
+                        return False
+                if not self.verdict and (not events or self.limits is not None):
                     self._look()
-            ended = time.monotonic()
-            if self.verdict == "ended":
-                # Leave no doubt about a frame that was written just before the end.
-                done, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if status is None or not done:
-                mine = self.verdict != "ended"
-                status, usage = slot.kill(self.pid)
-            else:
-                mine = False
-                if slot.namespaced:
-                    slot_pid = self.pid
-                    with contextlib.suppress(OSError):
-                        os.kill(-1, signal.SIGKILL)
-                    while True:
-                        try:
-                            os.waitpid(-1, 0)
-                        except OSError:
-                            break
-                    del slot_pid
-            for fd in (self.output_fd, self.error_fd, self.result_fd):
+            self.ended = time.monotonic()
+            if self.verdict != "ended":
+                # Dead already? Then its own end is the story, not our signal.
+                self.killed = True
+                slot.kill(self.pid)
+            _, self.status, self.usage = os.wait4(self.pid, 0)
+            if not slot.alone:
+                slot.kill(self.pid)  # its process group may outlive it
+            slot.sweep()
+            for fd in self.readers:
                 self._take(fd, last=True)
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
-        return self._reply(status, usage, ended, mine)
+        return True
 
     def _patience(self) -> float:
         if self.limits is None:
             return _IDLE_TICK
         wall, cpu = self.limits[0], self.limits[1]
-        now = time.monotonic()
-        return max(0.001, min(_TICK, self.started + wall - now, cpu - self.cpu + 0.001))
+        return max(0.001, min(_TICK, self.started + wall - time.monotonic(), cpu - self.cpu + 0.001))
 
     def _look(self) -> None:
-        """Deadlines, and the death of children where no pidfd reports it."""
+        """Deadlines, memory where no limit of the system holds it, and deaths that no pidfd reports."""
         if self.limits is None:
+            if os.getppid() == 1 and self.slot.trainer_fd < 0 and not self.slot.alone:
+                self.slot.kill(self.pid)
+                os._exit(0)
             return
-        wall, cpu = self.limits[0], self.limits[1]
-        if time.monotonic() - self.started >= wall:
-            self._read_cpu()
+        wall, cpu, memory = self.limits[:3]
+        now = time.monotonic()
+        self._measure()
+        if now - self.started >= wall:
             # On a busy machine a spinning program gets less than a whole core.
-            self.verdict = "timeout"
-            self.detail = "cpu" if self.cpu >= 0.25 * wall else "wall"
-            return
-        self._read_cpu()
-        if self.cpu >= cpu:
+            self.verdict, self.detail = "timeout", "cpu" if self.cpu >= 0.25 * wall else "wall"
+        elif self.cpu >= cpu:
             self.verdict, self.detail = "timeout", "cpu"
+        elif confine.DARWIN and confine.footprint(self.pid)[0] > memory:
+            self.verdict, self.detail = "memory", f"over {memory >> 20} MB"
+        elif not hasattr(os, "pidfd_open"):
+            with contextlib.suppress(AttributeError, OSError):
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    self.verdict = "ended"
 
-    def _read_cpu(self) -> None:
-        if confine.LINUX:
-            with contextlib.suppress(OSError):
-                self.cpu = time.clock_gettime((~self.pid << 3) | 2)
+    def _measure(self) -> None:
+        with contextlib.suppress(OSError):
+            if confine.LINUX:
+                self.cpu = time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3)
+            elif confine.DARWIN:
+                self.cpu = confine.footprint(self.pid)[1]
+
+    def _cap(self, fd: int) -> int:
+        if self.limits is None:
+            return 1 << 16
+        return int(self.limits[4]) + (1 << 16) if fd == self.result_fd else int(self.limits[3])
 
     def _take(self, fd: int, last: bool = False) -> None:
-        buffer = {self.output_fd: self.output, self.error_fd: self.errors, self.result_fd: self.result}[fd]
-        cap = 1 << 16
-        if self.limits is not None:
-            cap = int(self.limits[4]) + 65536 if fd == self.result_fd else int(self.limits[3])
-        while True:
-            try:
-                piece = os.read(fd, 65536)
-            except BlockingIOError:
-                break
-            except OSError:
-                piece = b""
-            if not piece:
-                if not last:
-                    with contextlib.suppress(KeyError):
-                        self.poll.unregister(fd)
-                break
-            buffer += piece
-            if fd == self.result_fd and self.limits is None and buffer[:1] == b"S" and len(buffer) > _LIMITS.size:
-                self.limits = _LIMITS.unpack_from(buffer, 1)
-                self.started = time.monotonic()
-                cap = int(self.limits[4]) + 65536
-            if len(buffer) > cap:
-                del buffer[cap:]
-                if not self.verdict or self.verdict == "ended":
-                    kind = "output-limit" if fd != self.result_fd else "bad-result"
-                    self.verdict, self.detail = kind, f"over {cap} bytes"
-                break
-        if fd == self.result_fd and not last and not self.verdict and self._frame() is not None:
+        buffer = self.buffers[fd]
+        try:
+            while True:
+                cap = self._cap(fd)
+                if buffer.fill > cap:
+                    if not self.verdict or self.verdict == "ended":
+                        self.verdict = "bad-result" if fd == self.result_fd else "output-limit"
+                        self.detail = f"over {cap} bytes"
+                    return
+                if not buffer.read(fd, cap):
+                    break
+                if fd == self.result_fd and self.limits is None and buffer.fill >= _START.size:
+                    if buffer.view(0, 1) == b"S":  # written before the program runs, in one piece
+                        _, *self.limits, self.started = _START.unpack(buffer.view(0, _START.size))
+        except BlockingIOError:
+            pass
+        except OSError:
+            pass
+        else:
+            if not last:
+                self.poll.unregister(fd)
+        if fd == self.result_fd and not last and not self.verdict and self._complete():
             self.verdict = "frame"
 
-    def _frame(self) -> bytes | None:
-        start = 1 + _LIMITS.size
-        if len(self.result) < start + 4:
-            return None
-        (length,) = _HEADER.unpack_from(self.result, start)
-        if len(self.result) < start + 4 + length:
-            return None
-        return bytes(self.result[start + 4 :])
+    def _complete(self) -> bool:
+        start = _START.size + _HEADER.size
+        if self.limits is None or self.result.fill < start:
+            return False
+        (length,) = _HEADER.unpack(self.result.view(start - _HEADER.size, start))
+        return self.result.fill >= start + length
 
-    def _reply(self, status: Any, usage: Any, ended: float, mine: bool) -> tuple[Any, ...]:
+    def reply(self) -> bool:
+        """Tell the trainer. False when this slot can no longer be relied on."""
+        slot, status = self.slot, self.status
+        assert status is not None
         if self.limits is None:
-            why = bytes(self.result[:500]).decode("utf-8", "replace") if self.result else f"wait status {status}"
-            return ("lost", f"the child ended before its program: {why}")
-        frame = b""
+            why = bytes(self.result.view(0, 500)).decode("utf-8", "replace") or f"wait status {status}"
+            slot.send("lost", f"the child ended before its program: {why}")
+            return False
         verdict, detail = self.verdict, self.detail
-        if verdict in ("frame", "ended"):
-            found = self._frame()
-            if found is not None:
-                verdict, frame = "frame", found
-            elif os.WIFSIGNALED(status) and not mine:
-                verdict, detail = self._signalled(os.WTERMSIG(status), usage)
+        if verdict == "ended":
+            if self._complete():
+                verdict = "frame"
+            elif os.WIFSIGNALED(status):
+                verdict, detail = self._signalled(os.WTERMSIG(status))
             else:
-                code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
-                verdict, detail = "exited-early", f"exit code {code}"
-        scale = 1 if confine.DARWIN else 1024
-        return (
+                verdict, detail = "exited-early", f"exit code {os.WEXITSTATUS(status)}"
+        slot.send(
             "done",
             verdict,
             detail,
-            frame,
-            bytes(self.output),
-            bytes(self.errors),
-            ended - self.started,
-            usage.ru_utime + usage.ru_stime,
-            usage.ru_maxrss * scale,
+            self.ended - self.started,
+            self.usage.ru_utime + self.usage.ru_stime,
+            self.usage.ru_maxrss * (1 if confine.DARWIN else 1024),
+            sections=(
+                self.result.view(_START.size + _HEADER.size) if verdict == "frame" else self.result.view(0, 0),
+                slot.buffers[0].view(0, self.limits[3]),
+                slot.buffers[1].view(0, self.limits[3]),
+            ),
         )
+        return True
 
-    def _signalled(self, number: int, usage: Any) -> tuple[str, str]:
+    def _signalled(self, number: int) -> tuple[str, str]:
         assert self.limits is not None
-        if number == signal.SIGXCPU or (number == signal.SIGKILL and usage.ru_utime + usage.ru_stime >= self.limits[1]):
+        used = self.usage.ru_utime + self.usage.ru_stime
+        if number == signal.SIGXCPU or (number == signal.SIGKILL and used >= self.limits[1]):
             return "timeout", "cpu"
         if number == getattr(signal, "SIGSYS", -1):
             return "forbidden", "system call"
         if number == signal.SIGXFSZ:
             return "output-limit", "file size"
         try:
-            name = signal.Signals(number).name
+            return "killed", signal.Signals(number).name
         except ValueError:
-            name = str(number)
-        return "killed", name
+            return "killed", f"signal {number}"
+
+
+def _closed_to_others(path: str) -> str:
+    """The first folder above `path` that other users may not pass, or nothing."""
+    path = os.path.dirname(os.path.realpath(path))
+    while path != "/":
+        if not os.stat(path).st_mode & 0o001:
+            return path
+        path = os.path.dirname(path)
+    return ""
 
 
 def clean(box: str, budget: int = 20000) -> None:
@@ -560,7 +615,7 @@ def _remove(parent: int, name: str, budget: int) -> None:
 def main() -> None:
     slot = Slot(json.loads(sys.argv[1]))
     sys.argv[:] = [""]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _IGNORED:
         # A Ctrl-C belongs to the trainer; it ends us by closing the socket.
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
