@@ -271,9 +271,8 @@ class Dial:
             "above {:g}": self.above,
             "below {:g}": self.below,
         }
-        return " ".join(
-            (noun, " and ".join(words.format(end) for words, end in limits.items() if end is not None))
-        ).strip()
+        ends = " and ".join(words.format(end) for words, end in limits.items() if end is not None)
+        return f"{noun} {ends}".rstrip()
 
     @property
     def many(self) -> bool:
@@ -286,7 +285,7 @@ class Dial:
         if self.type not in (int, float):
             return True
         return (
-            math.isfinite(value)
+            not (isinstance(value, float) and not math.isfinite(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -531,10 +530,10 @@ def _scalar(type_: Any, text: str) -> Any:
         return text
     if type_ is bool:
         return {"true": True, "false": False}.get(text.lower())
+    if len(text) > 100 or not _NUMBER.fullmatch(text):
+        return None
     if type_ is int and _INTEGER.fullmatch(text):
         return int(text)
-    if not _NUMBER.fullmatch(text):
-        return None
     number = float(text)
     if type_ is float:
         return number

@@ -135,6 +135,11 @@ def test_a_rate_must_be_finite(text: str) -> None:
     assert "it must be a number above 0" in refusal(f"optim.lr={text}")
 
 
+def test_a_number_too_long_to_be_meant_is_refused() -> None:
+    assert "it must be a whole number" in refusal(f"steps={'9' * 5000}")
+    assert "it must be a number above 0" in refusal(f"optim.lr={'9' * 90}e{'9' * 9}")
+
+
 def test_a_wrong_type_says_what_is_allowed() -> None:
     assert refusal("steps=many").endswith("steps is many: it must be a whole number of 0 or more")
     assert refusal("steps=1.5").endswith("steps is 1.5: it must be a whole number of 0 or more")
