@@ -601,19 +601,11 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         not (trains_proposals or trains_attempts or b.solves),
         "nothing would be trained: turn on batch.train_proposer or batch.train_attempts, or set batch.solves above 0",
     )
+    grouped = (trains_attempts and b.attempts > 1) or (b.solves > 0 and b.solve_group > 1)
     yield (
-        a.baseline == "by_prompt" and b.solve_group == 1 and not (trains_attempts and b.attempts > 1),
-        "advantage.baseline by_prompt compares rollouts of one prompt, and with batch.solve_group 1 and no trained "
-        "attempts every prompt has a single one: set batch.solve_group to 2 or more, or use by_task_role",
-    )
-    yield (
-        trains_attempts
-        and not trains_proposals
-        and not b.solves
-        and b.attempts == 1
-        and a.attempts_baseline == "by_prompt",
-        "batch.attempts 1 with advantage.attempts_baseline by_prompt gives every attempt the advantage 0: "
-        "set batch.attempts to 2 or more",
+        a.baseline == "by_prompt" and not grouped,
+        "advantage.baseline by_prompt compares rollouts of one prompt, and here every trained prompt has a single one: "
+        "set batch.solve_group to 2 or more, turn on batch.train_attempts, or use by_task_role",
     )
     yield r.correct <= r.wrong, f"reward.correct {r.correct:g} must be above reward.wrong {r.wrong:g}"
     yield (
@@ -649,6 +641,10 @@ def cautions(config: Config) -> list[str]:
         )
     if b.train_proposer and b.proposals and b.attempts == 1:
         found.append("batch.attempts 1: a solve rate of one attempt is 0 or 1, so no proposal is ever learnable")
+    if config.advantage.baseline == "by_prompt" and b.train_proposer and b.proposals:
+        found.append(
+            "advantage.baseline by_prompt: a proposal has its prompt to itself, so the proposer learns nothing"
+        )
     if config.advantage.baseline == "by_prompt" and b.solve_group == 1 and b.solves:
         found.append(
             "advantage.baseline by_prompt with batch.solve_group 1: drawn tasks are solved once, so they teach nothing"

@@ -198,6 +198,11 @@ def test_an_unknown_preset_names_the_nearest_one() -> None:
         (["batch.proposals=0", "batch.solves=0"], "a step would do nothing"),
         (["batch.solves=0", "batch.train_attempts=false", "batch.train_proposer=false"], "nothing would be trained"),
         (["advantage.baseline=by_prompt", "batch.train_attempts=false"], "set batch.solve_group to 2 or more"),
+        (["advantage.baseline=by_prompt", "batch.attempts=1"], "turn on batch.train_attempts"),
+        (
+            ["advantage.baseline=by_prompt", "batch.train_attempts=false", "batch.solve_group=4", "batch.solves=0"],
+            "single",
+        ),
         (["reward.correct=-1"], "reward.correct -1 must be above reward.wrong -0.5"),
         (["model.mode=mxfp4"], "model.mode mxfp4 needs model.group_size 32 and model.bits 4, not 64 and 4"),
         (["model.group_size=16"], "needs model.mode nvfp4"),
