@@ -1,8 +1,11 @@
 """What happens inside the child, between its confinement and its end: one job, one frame, nothing else.
 
 The child is told a program and its inputs, never the expected outputs. It answers with one frame on the result
-pipe: a length, then an encoded tuple (status, detail, values). Whatever the program does to this interpreter, all
-it can do is to choose that frame, which is no more than its own return value could say.
+pipe: a length, a letter for the status, and a text or encoded values. Whatever the program does to this interpreter,
+all it can do is to choose that frame, which is no more than its own return value could say.
+
+The code is plain and flat on purpose: each page of memory that a forked child touches for the first time is a page
+fault, and those are most of what running a small program costs.
 """
 
 from __future__ import annotations
@@ -10,41 +13,50 @@ from __future__ import annotations
 import ast
 import builtins
 import gc
+import marshal
 import os
 import struct
 import sys
 import types
 from typing import Any
 
-from azr_mlx.executor.values import EncodeError, decode, encode
+from azr_mlx.executor.values import EncodeError, encode
 
 RESULT_FD = 3
-MAX_JOB_BYTES = 64 << 20
 _HEADER = struct.Struct("<I")
 _DETAIL_CHARS = 400
+_write = os.write
+OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 
 def _flush() -> None:
-    for stream in (sys.__stdout__, sys.__stderr__):
+    for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
         try:
-            if stream is not None:
-                stream.flush()
-        except Exception:
-            pass
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
         except BaseException:
             pass
 
 
-def send(status: str, detail: str = "", values: bytes = b"", extra: bytes = b"") -> None:
+def send(status: int, body: bytes) -> None:
     """Write the one frame of this child."""
-    detail = detail[:_DETAIL_CHARS]
-    body = encode((status, detail, values, extra), max_bytes=1 << 30)
-    data = memoryview(_HEADER.pack(len(body)) + body)
-    while data:
-        data = data[os.write(RESULT_FD, data) :]
+    data = _HEADER.pack(len(body) + 1) + bytes((status,)) + body
+    sent = _write(RESULT_FD, data)
+    while sent < len(data):
+        sent += _write(RESULT_FD, data[sent : sent + 65536])
+
+
+def say(status: int, text: str) -> None:
+    """Send a status without values."""
+    send(status, text[:_DETAIL_CHARS].encode("utf-8", "backslashreplace"))
+
+
+def send_values(encoded: list[bytes], token: bytes = b"") -> None:
+    """Send an ok: the token of a test job, then each value with its length."""
+    parts = [token]
+    for item in encoded:
+        parts.append(_HEADER.pack(len(item)))
+        parts.append(item)
+    send(OK, b"".join(parts))
 
 
 def describe(error: BaseException) -> str:
@@ -74,13 +86,20 @@ def describe(error: BaseException) -> str:
 def report(error: BaseException, where: str = "") -> None:
     """Send the frame that an exception of the program deserves."""
     if isinstance(error, MemoryError):
-        send("memory", f"{where}MemoryError")
+        say(MEMORY, f"{where}MemoryError")
     elif isinstance(error, SystemExit):
-        send("exited-early", f"{where}SystemExit({str(error.code)[:50]})")
+        say(EXITED, f"{where}SystemExit({_code(error)})")
     elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
-        send("forbidden", where + describe(error))
+        say(FORBIDDEN, where + describe(error))
     else:
-        send("exception", where + describe(error))
+        say(EXCEPTION, where + describe(error))
+
+
+def _code(error: SystemExit) -> str:
+    try:
+        return str(error.code)[:50]
+    except BaseException:
+        return "?"
 
 
 def fresh_module(name: str) -> dict[str, Any]:
@@ -105,32 +124,32 @@ def call_expression(function: str, text: str) -> types.CodeType:
 
 def run_function(program: str, inputs: tuple[str, ...], function: str, reverse: bool, max_bytes: int) -> None:
     """Call `function` once for each input, each time in a fresh execution of the program; send the values."""
-    code = compile(program, "<program>", "exec", dont_inherit=True)
+    code = compile(program, "<program>", "exec", 0, True)
     count = len(inputs)
     encoded: list[bytes] = [b""] * count
     left = max_bytes
     where = ""
     for index in reversed(range(count)) if reverse else range(count):
-        where = f"input {index + 1}: " if count > 1 else ""
+        if count > 1:
+            where = f"input {index + 1}: "
         try:
             expression = call_expression(function, inputs[index])
         except SyntaxError as error:
-            return send("exception", f"{where}bad arguments: {error.msg}")
+            return say(EXCEPTION, f"{where}bad arguments: {error.msg}")
         try:
             namespace = fresh_module("program")
             exec(code, namespace)
             if function not in namespace:
-                return send("exception", f"no function {function}")
+                return say(EXCEPTION, f"no function {function}")
             value = eval(expression, namespace)
-        except BaseException as error:
-            return report(error, where)
-        try:
             encoded[index] = encode(value, left)
         except EncodeError as error:
-            return send("bad-result", where + str(error))
+            return say(BAD_RESULT, where + str(error))
+        except BaseException as error:
+            return report(error, where)
         left -= len(encoded[index])
     _flush()
-    send("ok", "", encode(tuple(encoded), 1 << 30))
+    send_values(encoded)
 
 
 def run_script(program: str, stdin: str) -> None:
@@ -156,7 +175,7 @@ def run_script(program: str, stdin: str) -> None:
         _flush()
         return report(error)
     _flush()
-    send("ok", "", encode((), 16))
+    send_values([])
 
 
 def run_test(program: str, test: str, token: bytes) -> None:
@@ -171,12 +190,13 @@ def run_test(program: str, test: str, token: bytes) -> None:
     except BaseException as error:
         return report(error, "test: ")
     _flush()
-    send("ok", "", encode((), 16), token)
+    send_values([], token)
 
 
 def work(job: bytes) -> None:
-    """Run one encoded job. Returns normally whatever the program did, unless it ended the process."""
-    mode, program, rest, max_bytes = decode(job, MAX_JOB_BYTES)
+    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+    # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
+    mode, program, rest, max_bytes = marshal.loads(job)
     gc.enable()
     try:
         if mode == "function":
@@ -184,13 +204,7 @@ def work(job: bytes) -> None:
             run_function(program, inputs, function, reverse, max_bytes)
         elif mode == "script":
             run_script(program, *rest)
-        elif mode == "test":
+        else:
             run_test(program, *rest)
-    except MemoryError:
-        send("memory", "MemoryError")
-    except RecursionError as error:
-        send("exception", describe(error))
-    except (SyntaxError, ValueError) as error:  # of compile(): a null byte is a ValueError on 3.11
-        send("exception", describe(error))
-    except BaseException as error:
+    except BaseException as error:  # compile() raises SyntaxError, ValueError, MemoryError, RecursionError, ...
         report(error)

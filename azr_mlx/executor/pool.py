@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import enum
 import json
+import marshal
 import os
 import queue
 import secrets
@@ -35,11 +36,12 @@ from typing import Any
 from azr_mlx.executor import values
 
 _HEADER = struct.Struct("<I")
-_LIMITS = struct.Struct("<ddQQQ")
+_JOB = struct.Struct("<ddQQQI")  # the limits, then the length of the job
+_REPLY = struct.Struct("<BddQIIII")  # see zygote.py
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
 _TRIES = 3
-_MAX_REPLY = 1 << 29
+MAX_JOB_BYTES = 32 << 20
 
 
 class Status(enum.StrEnum):
@@ -188,11 +190,18 @@ class _Work:
             self.token = secrets.token_bytes(16)
             test = job.test + (f"\ncheck({job.entry_point})\n" if job.entry_point else "")
             mode, rest = "test", (test, self.token)
-        body = values.encode((mode, job.program, rest, limits.result_bytes), max_bytes=32 << 20)
-        head = _LIMITS.pack(
-            limits.wall_seconds, limits.cpu_seconds, limits.memory_mb << 20, limits.output_bytes, limits.result_bytes
-        )
-        self.payload = head + _HEADER.pack(len(body)) + body
+        body = marshal.dumps((mode, str(job.program), rest, limits.result_bytes))
+        self.payload = body
+        if len(body) <= MAX_JOB_BYTES:
+            head = _JOB.pack(
+                limits.wall_seconds,
+                limits.cpu_seconds,
+                limits.memory_mb << 20,
+                limits.output_bytes,
+                limits.result_bytes,
+                len(body),
+            )
+            self.payload = head + body
 
 
 class _Slot:
@@ -335,12 +344,9 @@ class Executor:
     # ------------------------------------------------------------------------------------------- the I/O thread
 
     def _submit(self, job: _KIND, seed: int, reverse: bool) -> _Work:
-        limits = job.limits or self.limits
-        try:
-            work = _Work(job, limits, seed, reverse)
-        except values.EncodeError as error:
-            work = _Work(Job("", ()), limits, seed, reverse)
-            work.future.set_result(Outcome(Status.EXCEPTION, detail=f"the job itself is {error}"))
+        work = _Work(job, job.limits or self.limits, seed, reverse)
+        if len(work.payload) > MAX_JOB_BYTES:
+            work.future.set_result(Outcome(Status.EXCEPTION, detail="the program and its inputs are over 32 MB"))
             return work
         with self._lock:
             if self._closed:
@@ -447,40 +453,48 @@ class Executor:
             self._fail(slot, "died")
             return
         slot.received += piece
-        while len(slot.received) >= 4:
-            (length,) = _HEADER.unpack_from(slot.received)
-            if length > _MAX_REPLY:
-                self._fail(slot, "sent nonsense")
+        while len(slot.received) >= _REPLY.size:
+            verdict, wall, cpu, peak, *lengths = _REPLY.unpack_from(slot.received)
+            if len(slot.received) < _REPLY.size + sum(lengths):
                 return
-            if len(slot.received) < 4 + length:
-                return
-            body = bytes(slot.received[4 : 4 + length])
-            del slot.received[: 4 + length]
-            try:
-                self._reply(slot, *_sections(body))
-            except (values.DecodeError, struct.error, TypeError, ValueError, IndexError) as error:
-                self._fail(slot, f"sent nonsense: {error}")
+            at = _REPLY.size
+            sections = []
+            for length in lengths:
+                sections.append(bytes(slot.received[at : at + length]))
+                at += length
+            del slot.received[:at]
+            self._reply(slot, verdict, (wall, cpu, peak), *sections)
+            if slot.received and slot.socket is None:
                 return
 
-    def _reply(self, slot: _Slot, reply: tuple[Any, ...], frame: bytes, stdout: bytes, stderr: bytes) -> None:
-        if reply[0] == "hello":
+    def _reply(
+        self,
+        slot: _Slot,
+        verdict: int,
+        numbers: tuple[float, float, int],
+        text: bytes,
+        frame: bytes,
+        stdout: bytes,
+        stderr: bytes,
+    ) -> None:
+        if verdict == _HELLO:
             slot.ready = True
             slot.deadline = 0.0
             if self._layers is None:
-                layers = dict(reply[1])
+                layers = json.loads(text)
                 active = tuple(name for name, why in layers.items() if not why)
                 missing = {name: why for name, why in layers.items() if why}
                 self._layers = LayerReport(self.level, active, missing)
                 self._hello.set()
             return
-        if reply[0] == "lost":
-            self._fail(slot, reply[1])
+        if verdict == _LOST or verdict not in _VERDICTS:
+            self._fail(slot, text.decode("utf-8", "replace"))
             return
         work = slot.work
         if work is None:
             self._fail(slot, "answered what nobody asked")
             return
-        outcome = _outcome(reply, frame, stdout, stderr, work)
+        outcome = _outcome(_VERDICTS[verdict], numbers, text, frame, stdout, stderr, work)
         slot.idle_since = time.monotonic()
         slot.work, slot.deadline, slot.failures = None, 0.0, 0
         self._running -= 1
@@ -509,6 +523,7 @@ class Executor:
         python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(slot.seed)}
+        environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
         try:
             slot.process = subprocess.Popen(
                 command,
@@ -590,61 +605,69 @@ class Executor:
                     work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
 
 
-def _sections(body: bytes) -> tuple[Any, bytes, bytes, bytes]:
-    """The four sections of a zygote's reply, the first one decoded."""
-    parts = []
-    at = 0
-    for _ in range(4):
-        (length,) = _HEADER.unpack_from(body, at)
-        at += _HEADER.size
-        if at + length > len(body):
-            raise ValueError("truncated")
-        parts.append(body[at : at + length])
-        at += length
-    return values.decode(parts[0]), parts[1], parts[2], parts[3]
+_HELLO, _LOST = 0, 1
+_VERDICTS = {
+    2: None,  # a frame, which says more
+    4: Status.TIMEOUT,
+    5: Status.MEMORY,
+    6: Status.OUTPUT_LIMIT,
+    7: Status.KILLED,
+    8: Status.EXITED_EARLY,
+    9: Status.FORBIDDEN,
+    10: Status.BAD_RESULT,
+}
+_LETTERS = {
+    b"x": Status.EXCEPTION,
+    b"m": Status.MEMORY,
+    b"e": Status.EXITED_EARLY,
+    b"f": Status.FORBIDDEN,
+    b"b": Status.BAD_RESULT,
+    b"t": Status.FAILED,
+}
 
 
-def _outcome(reply: tuple[Any, ...], frame: bytes, stdout: bytes, stderr: bytes, work: _Work) -> Outcome:
+def _outcome(
+    status: Status | None,
+    numbers: tuple[float, float, int],
+    text: bytes,
+    frame: bytes,
+    stdout: bytes,
+    stderr: bytes,
+    work: _Work,
+) -> Outcome:
     """The outcome that a zygote's report of a finished child stands for."""
-    _, verdict, detail, wall, cpu, peak = reply
     found: tuple[object, ...] = ()
-    if verdict == "frame":
-        verdict, detail, found = _frame(frame, work)
-    return Outcome(
-        Status(verdict),
-        found,
-        detail,
-        stdout.decode("utf-8", "replace"),
-        stderr.decode("utf-8", "replace"),
-        wall,
-        cpu,
-        peak,
-    )
+    detail = text.decode("utf-8", "replace")
+    if status is None:
+        status, detail, found = read_frame(frame, work.limits.result_bytes, work.token)
+    return Outcome(status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers)
 
 
-_FROM_CHILD = {"ok", "exception", "memory", "exited-early", "forbidden", "bad-result", "failed"}
+def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status, str, tuple[object, ...]]:
+    """What a child says, believing nothing of it but its values. Raises nothing, whatever the bytes.
 
-
-def _frame(frame: bytes, work: _Work) -> tuple[str, str, tuple[object, ...]]:
-    """Read what the child wrote, believing nothing of it but its values."""
+    `token` is the secret that only a test that ran to its end is given to send.
+    """
+    letter, body = frame[:1], frame[1:]
+    if letter in _LETTERS:
+        return _LETTERS[letter], body[:2000].decode("utf-8", "replace")[:400], ()
+    if letter != b"o":
+        return Status.BAD_RESULT, "bytes that are no result", ()
+    if body[: len(token)] != token:
+        return Status.EXITED_EARLY, "the test was left before its end", ()
+    at = len(token)
+    found: list[object] = []
     try:
-        content = values.decode(frame, work.limits.result_bytes + 65536)
-        if type(content) is not tuple or len(content) != 4:
-            raise values.DecodeError("not a frame")
-        status, detail, body, token = content
-        if not (type(status) is type(detail) is str and type(body) is type(token) is bytes and status in _FROM_CHILD):
-            raise values.DecodeError("not a frame")
-        detail = detail[:400]
-        if status != "ok":
-            return status, detail, ()
-        if token != work.token:
-            return "bad-result", "the test did not reach its end", ()
-        parts = values.decode(body, work.limits.result_bytes + 65536)
-        if type(parts) is not tuple or not all(type(part) is bytes for part in parts):
-            raise values.DecodeError("not a frame")
-        return "ok", "", tuple(values.decode(part, work.limits.result_bytes) for part in parts)
-    except values.DecodeError as error:
-        return "bad-result", f"bytes that are no result: {error}", ()
+        while at < len(body):
+            (length,) = _HEADER.unpack_from(body, at)
+            at += _HEADER.size
+            if length > len(body) - at:
+                raise values.DecodeError("truncated")
+            found.append(values.decode(body[at : at + length], max_bytes))
+            at += length
+    except (values.DecodeError, struct.error) as error:
+        return Status.BAD_RESULT, f"bytes that are no result: {error}", ()
+    return Status.OK, "", tuple(found)
 
 
 def _missing(layers: LayerReport) -> str:

@@ -7,8 +7,11 @@ next one is forked from. What comes back passes through buffers that Linux does 
     trainer --socket--> keeper --(new pid namespace)--> zygote --fork--> child 1, child 2, ...
 
 The next child is forked and confined before its job arrives, so that an idle slot answers at once.
-Replies go back on the same socket: a length, then four sections with a length each: an encoded tuple that begins with
-"hello", "done" or "lost", what the child wrote to its result pipe, its stdout, its stderr.
+Replies go back on the same socket: a header of fixed size (REPLY), then four sections: a text, what the child wrote to
+its result pipe, its stdout, its stderr.
+
+Descriptors: 0 /dev/null, 1 to 3 stdout, stderr and result pipe (the ends that children write to), 4 the socket,
+above that what no child keeps.
 """
 
 from __future__ import annotations
@@ -37,18 +40,23 @@ if __name__ == "__main__":
         sys.modules[_name] = _package
 
 from azr_mlx.executor import child, confine
-from azr_mlx.executor.values import encode
 
 _HEADER = struct.Struct("<I")
-_LIMITS = struct.Struct("<ddQQQ")  # wall s, cpu s, memory bytes, output bytes, result bytes
+# A job: wall s, cpu s, memory bytes, output bytes, result bytes; then the length of what follows
+_JOB = struct.Struct("<ddQQQI")
 _START = struct.Struct("<cddQQQd")  # the mark S, the limits, and when the child had its job (monotonic clock, s)
 _TICK = 0.05  # seconds between looks at a child that gives no sign
 _IDLE_TICK = 1.0
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MAXRSS = 1 if confine.DARWIN else 1024  # bytes of one unit of ru_maxrss
+# verdict, wall s, cpu s, peak bytes, then the lengths of the sections: text, result, stdout, stderr
+REPLY = struct.Struct("<BddQIIII")
+HELLO, LOST, FRAME, ENDED, TIMEOUT, MEMORY, OUTPUT, KILLED, EXITED, FORBIDDEN, BAD_RESULT = range(11)
+_CONTROL = 4
+# Imports that programs often begin with. `random` is left out, as it reseeds itself in every child.
 _PRELOAD = (
     "abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq "
-    "itertools json math numbers operator random re statistics string textwrap time typing ast inspect keyword "
-    "contextlib traceback weakref io codecs encodings.utf_8 encodings.latin_1 encodings.ascii linecache"
+    "itertools json math numbers operator re string textwrap time typing ast keyword traceback linecache "
+    "encodings.latin_1 encodings.ascii"
 ).split()
 
 
@@ -120,27 +128,28 @@ class Slot:
         self.ruleset = -1  # that children still have to bind themselves to
         self.filter: confine.Seccomp | None = None
         self.trainer_fd = -1
-        self.control = -1
         self.baseline = 0
         self.buffers: tuple[Buffer, ...] = ()
+        self.readers: list[int] = []
+        self.poll = select.poll()
+        self.spoiled = False  # something may be left in a pipe
 
     # ------------------------------------------------------------------------------------------------- start
 
     def start(self) -> None:
         """Prepare this process; in a pid namespace only its first child returns from here."""
-        self.control = os.dup(0)
+        os.set_inheritable(0, False)
+        os.dup2(0, 9, inheritable=False)
         null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        moved = os.dup2(self.control, 10, inheritable=False)
-        os.closerange(3, moved)
-        os.closerange(moved + 1, 4096)
-        self.control = moved
+        for fd in (0, 1, 2, 3, _CONTROL):
+            if fd != null:
+                os.dup2(null, fd, inheritable=False)
+        os.dup2(9, _CONTROL, inheritable=False)
+        os.closerange(_CONTROL + 1, 4096)
         with contextlib.suppress(AttributeError, OSError):
-            self.trainer_fd = os.dup2(os.pidfd_open(os.getppid()), 11, inheritable=False)
-            os.closerange(3, moved)
+            self.trainer_fd = os.pidfd_open(os.getppid())
         with contextlib.suppress(OSError):
-            os.setsid()
+            os.setsid()  # a Ctrl-C belongs to the trainer; it ends us by closing the socket
         os.umask(0o077)
         for name in _PRELOAD:
             __import__(name)
@@ -158,7 +167,6 @@ class Slot:
             elif confine.DARWIN:
                 self.layers["seatbelt"] = self.settings.get("seatbelt", "no sandbox-exec")
         os.chdir(self.box)
-        os.dup2(0, 2)
         for kind, most in (("CORE", 0), ("NOFILE", 64), ("MEMLOCK", 0), ("MSGQUEUE", 0), ("FSIZE", confine.BOX_BYTES)):
             setrlimit(kind, most)
         for name in [name for name in sys.modules if name.split(".")[0] == "azr_mlx"]:
@@ -245,53 +253,60 @@ class Slot:
 
     # -------------------------------------------------------------------------------------------------- serve
 
-    def send(self, *items: Any, sections: tuple[memoryview, ...] = ()) -> None:
+    def send(self, verdict: int, text: str, numbers: tuple[float, float, int], sections: list[memoryview]) -> None:
         """One reply. Raises BrokenPipeError when the trainer is gone."""
-        parts: list[bytes | memoryview] = []
-        for section in (encode(items, 1 << 16), *(sections or (b"", b"", b""))):
-            parts += [_HEADER.pack(len(section)), section]
-        size = sum(map(len, parts))
-        parts.insert(0, _HEADER.pack(size))
-        left = size + _HEADER.size
+        note = text[:1000].encode("utf-8", "backslashreplace")
+        lengths = [len(section) for section in sections]
+        parts: list[bytes | memoryview] = [REPLY.pack(verdict, *numbers, len(note), *lengths), note, *sections]
+        left = REPLY.size + len(note) + sum(lengths)
         while True:
-            written = os.writev(self.control, parts)
+            written = os.writev(_CONTROL, parts)
             left -= written
             if not left:
-                break
+                return
             while written:  # a large reply goes in pieces
                 if written >= len(parts[0]):
                     written -= len(parts.pop(0))
                 else:
                     parts[0] = memoryview(parts[0])[written:]
                     written = 0
-        for section in sections:
-            section.release()
 
     def serve(self) -> None:
         """Fork, watch, report, clean; until the trainer is gone."""
         self.buffers = (Buffer(), Buffer(), Buffer())  # not before: the keeper's fork would have left them behind
-        self.send("hello", self.layers, sys.version.split()[0])
-        while self._one():
-            pass
+        nothing = memoryview(b"")
+        self.send(HELLO, json.dumps(self.layers), (0.0, 0.0, 0), [nothing] * 3)
+        self.poll.register(_CONTROL, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
+        if self.trainer_fd >= 0:
+            self.poll.register(self.trainer_fd, select.POLLIN)
+        while True:
+            if not self.alone or not self.readers or self.spoiled:
+                self._pipes()
+            pid = os.fork()
+            if not pid:
+                self._child()
+            watch = Watch(self, pid)
+            if not watch.run():
+                return
+            self._clean()
+            if not watch.reply():
+                return
 
-    def _one(self) -> bool:
-        pipes = [os.pipe() for _ in range(3)]
-        pid = os.fork()
-        if not pid:
-            self._child([write for _, write in pipes])
-        for _, write in pipes:
+    def _pipes(self) -> None:
+        """Fresh pipes. Alone in a namespace all that ever wrote to the old ones is dead, and they are used again."""
+        for fd in self.readers:
+            with contextlib.suppress(KeyError):
+                self.poll.unregister(fd)
+            os.close(fd)
+        self.readers = []
+        self.spoiled = False
+        for place in (1, 2, child.RESULT_FD):
+            read, write = os.pipe()
+            os.dup2(write, place, inheritable=False)
             os.close(write)
-        readers = [read for read, _ in pipes]
-        watch = Watch(self, pid, readers)
-        try:
-            there = watch.run()
-        finally:
-            for read in readers:
-                os.close(read)
-        if not there:
-            return False
-        self._clean()
-        return watch.reply()
+            os.set_blocking(read, False)
+            self.poll.register(read, select.POLLIN)
+            self.readers.append(read)
 
     def kill(self, pid: int) -> None:
         """Kill the child and everything that came from it."""
@@ -303,23 +318,29 @@ class Slot:
 
     def sweep(self) -> None:
         """Whatever else lives in this pid namespace came from the program, however it hid itself."""
-        if self.alone:
-            with contextlib.suppress(OSError):
+        try:
+            if self.alone:
                 os.kill(-1, signal.SIGKILL)
-        with contextlib.suppress(OSError):
+        except OSError:
+            pass
+        try:
             while True:
                 os.waitpid(-1, 0)
+        except OSError:
+            pass
 
     def _clean(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             if os.listdir(self.box):
                 clean(self.box)
+        except OSError:
+            pass
 
     # --------------------------------------------------------------------------------------------------- child
 
-    def _child(self, writers: list[int]) -> None:
+    def _child(self) -> None:
         try:
-            self._confine(writers)
+            self._confine()
             job = self._read_job()
         except BaseException as error:
             with contextlib.suppress(BaseException):
@@ -328,118 +349,93 @@ class Slot:
         child.work(job)
         os._exit(0)
 
-    def _confine(self, writers: list[int]) -> None:
-        if confine.LINUX and not self.alone:
-            confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            os.setsid()
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_DFL)
-        output, errors, result = writers
-        high = os.dup2(result, 20, inheritable=False)  # the pipes have small numbers, like the places they go to
-        os.dup2(output, 1)
-        os.dup2(errors, 2)
-        os.dup2(high, child.RESULT_FD, inheritable=False)
-        if self.uid is not None:
-            confine.drop_uid(self.uid)
-            confine.drop_capabilities()
-            confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials resets it
-        if self.ruleset >= 0:
-            confine.landlock_restrict(self.ruleset)
-        os.closerange(4, self.control)
-        os.closerange(self.control + 1, 64)
+    def _confine(self) -> None:
+        os.closerange(_CONTROL + 1, 64)
+        if not self.alone:
+            if confine.LINUX:
+                confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.setsid()
+            if self.uid is not None:
+                confine.drop_uid(self.uid)
+                confine.drop_capabilities()
+                confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of credentials resets it
+            if self.ruleset >= 0:
+                confine.landlock_restrict(self.ruleset)
+            if self.level != "off":
+                setrlimit("NPROC", 0 if self.filter is None else 128)  # 128 threads, as new processes are denied
         if self.filter is not None:
-            setrlimit("NPROC", 128)  # threads; new processes are denied by the filter
             self.filter.install()
-        elif self.level != "off":
-            setrlimit("NPROC", 0)
 
     def _read_job(self) -> bytes:
-        header = self._read(_LIMITS.size + _HEADER.size)
-        limits = _LIMITS.unpack_from(header)
-        cpu, memory = limits[1:3]
-        (length,) = _HEADER.unpack_from(header, _LIMITS.size)
-        job = self._read(length)
-        os.close(self.control)
-        os.write(child.RESULT_FD, _START.pack(b"S", *limits, time.monotonic()))
-        seconds = max(1, math.ceil(cpu))
-        setrlimit("CPU", seconds, seconds + 1)
-        if confine.LINUX:
-            setrlimit("AS", self.baseline + memory)
-        return job
-
-    def _read(self, length: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < length:
-            piece = os.read(self.control, min(length - len(parts), 1 << 20))
+        data = os.read(_CONTROL, 1 << 18)
+        while len(data) < _JOB.size or len(data) < _JOB.size + _JOB.unpack_from(data)[-1]:
+            piece = os.read(_CONTROL, 1 << 20)
             if not piece:
                 os._exit(0)  # the trainer is gone
-            parts += piece
-        return bytes(parts)
+            data += piece
+        wall, cpu, memory, output, result, _ = _JOB.unpack_from(data)
+        os.close(_CONTROL)
+        os.write(child.RESULT_FD, _START.pack(b"S", wall, cpu, memory, output, result, time.monotonic()))
+        seconds = max(1, math.ceil(cpu))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        if confine.LINUX:
+            resource.setrlimit(resource.RLIMIT_AS, (self.baseline + memory, self.baseline + memory))
+        return data[_JOB.size :]
 
 
 class Watch:
     """Watches one child from fork to burial. Pipes are read up to their caps, and never waited for after its death."""
 
-    def __init__(self, slot: Slot, pid: int, readers: list[int]) -> None:
+    def __init__(self, slot: Slot, pid: int) -> None:
         self.slot = slot
         self.pid = pid
-        self.readers = readers
-        self.buffers = dict(zip(readers, slot.buffers, strict=True))
-        self.result_fd = readers[2]
+        self.readers = slot.readers
+        self.result_fd = slot.readers[2]
         self.result = slot.buffers[2]
         for buffer in slot.buffers:
             buffer.clear()
         self.limits: list[Any] | None = None
         self.started = self.ended = 0.0
         self.cpu = 0.0
-        self.poll = select.poll()
-        self.verdict = ""
+        self.verdict = 0
         self.detail = ""
-        self.status: int | None = None
+        self.status = 0
         self.usage: Any = None
-        self.killed = False
 
     def run(self) -> bool:
         """Watch until the child is dead and buried. False when the trainer is gone."""
-        slot, pidfd = self.slot, -1
-        self.poll.register(slot.control, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
-        if slot.trainer_fd >= 0:
-            self.poll.register(slot.trainer_fd, select.POLLIN)
-        for fd in self.readers:
-            os.set_blocking(fd, False)
-            self.poll.register(fd, select.POLLIN)
-        with contextlib.suppress(AttributeError, OSError):
-            pidfd = os.pidfd_open(self.pid)
-            self.poll.register(pidfd, select.POLLIN)
+        slot, readers, poll = self.slot, self.readers, self.slot.poll
+        pidfd = _pidfd(self.pid)
+        if pidfd >= 0:
+            poll.register(pidfd, select.POLLIN)
         try:
             while not self.verdict:
-                events = self.poll.poll(self._patience() * 1000)
+                events = poll.poll(self._patience() * 1000)
                 for fd, _ in events:
-                    if fd in self.buffers:
+                    if fd in readers:
                         self._take(fd)
                     elif fd == pidfd:
-                        self.verdict = self.verdict or "ended"
+                        self.verdict = self.verdict or ENDED
                     else:
                         slot.kill(self.pid)
                         slot.sweep()
                         return False
-                if not self.verdict and (not events or self.limits is not None):
+                if not self.verdict and (not events or self.started):
                     self._look()
-            self.ended = time.monotonic()
-            if self.verdict != "ended":
-                # Dead already? Then its own end is the story, not our signal.
-                self.killed = True
-                slot.kill(self.pid)
-            _, self.status, self.usage = os.wait4(self.pid, 0)
-            if not slot.alone:
-                slot.kill(self.pid)  # its process group may outlive it
-            slot.sweep()
-            for fd in self.readers:
-                self._take(fd, last=True)
         finally:
             if pidfd >= 0:
+                poll.unregister(pidfd)
                 os.close(pidfd)
+        self.ended = time.monotonic()
+        if self.verdict != ENDED:
+            slot.kill(self.pid)
+        _, self.status, self.usage = os.wait4(self.pid, 0)
+        if not slot.alone:
+            slot.kill(self.pid)  # its process group may outlive it
+        slot.sweep()
+        for fd in readers:
+            self._take(fd, last=True)
         return True
 
     def _patience(self) -> float:
@@ -456,56 +452,51 @@ class Watch:
                 os._exit(0)
             return
         wall, cpu, memory = self.limits[:3]
-        now = time.monotonic()
-        self._measure()
-        if now - self.started >= wall:
-            # On a busy machine a spinning program gets less than a whole core.
-            self.verdict, self.detail = "timeout", "cpu" if self.cpu >= 0.25 * wall else "wall"
-        elif self.cpu >= cpu:
-            self.verdict, self.detail = "timeout", "cpu"
-        elif confine.DARWIN and confine.footprint(self.pid)[0] > memory:
-            self.verdict, self.detail = "memory", f"over {memory >> 20} MB"
-        elif not hasattr(os, "pidfd_open"):
-            with contextlib.suppress(AttributeError, OSError):
-                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    self.verdict = "ended"
-
-    def _measure(self) -> None:
-        with contextlib.suppress(OSError):
+        late = time.monotonic() - self.started >= wall
+        try:
             if confine.LINUX:
                 self.cpu = time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3)
             elif confine.DARWIN:
-                self.cpu = confine.footprint(self.pid)[1]
-
-    def _cap(self, fd: int) -> int:
-        if self.limits is None:
-            return 1 << 16
-        return int(self.limits[4]) + (1 << 16) if fd == self.result_fd else int(self.limits[3])
-
-    def _take(self, fd: int, last: bool = False) -> None:
-        buffer = self.buffers[fd]
-        try:
-            while True:
-                cap = self._cap(fd)
-                if buffer.fill > cap:
-                    if not self.verdict or self.verdict == "ended":
-                        self.verdict = "bad-result" if fd == self.result_fd else "output-limit"
-                        self.detail = f"over {cap} bytes"
+                size, self.cpu = confine.footprint(self.pid)
+                if size > memory:
+                    self.verdict, self.detail = MEMORY, f"over {memory >> 20} MB"
                     return
-                if not buffer.read(fd, cap):
-                    break
-                if fd == self.result_fd and self.limits is None and buffer.fill >= _START.size:
-                    if buffer.view(0, 1) == b"S":  # written before the program runs, in one piece
-                        _, *self.limits, self.started = _START.unpack(buffer.view(0, _START.size))
-        except BlockingIOError:
-            pass
         except OSError:
             pass
-        else:
-            if not last:
-                self.poll.unregister(fd)
-        if fd == self.result_fd and not last and not self.verdict and self._complete():
-            self.verdict = "frame"
+        if late:
+            # On a busy machine a spinning program gets less than a whole core.
+            self.verdict, self.detail = TIMEOUT, "cpu" if self.cpu >= 0.25 * wall else "wall"
+        elif self.cpu >= cpu:
+            self.verdict, self.detail = TIMEOUT, "cpu"
+        elif not hasattr(os, "pidfd_open"):
+            with contextlib.suppress(AttributeError, OSError):
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    self.verdict = ENDED
+
+    def _take(self, fd: int, last: bool = False) -> None:
+        is_result = fd == self.result_fd
+        buffer = self.slot.buffers[self.readers.index(fd)]
+        try:
+            while True:
+                cap = 1 << 16 if self.limits is None else self.limits[4] + (1 << 16) if is_result else self.limits[3]
+                if buffer.fill > cap:
+                    self.slot.spoiled = True
+                    if not self.verdict or self.verdict == ENDED:
+                        self.verdict = BAD_RESULT if is_result else OUTPUT
+                        self.detail = f"over {cap} bytes"
+                    break
+                if not buffer.read(fd, cap):
+                    if not last:
+                        self.slot.poll.unregister(fd)
+                    break
+                if is_result and self.limits is None and buffer.fill >= _START.size:
+                    mark, *limits, started = _START.unpack(buffer.view(0, _START.size))
+                    if mark == b"S":  # written before the program runs, in one piece
+                        self.limits, self.started = limits, started
+        except OSError:  # BlockingIOError: nothing left for now
+            pass
+        if is_result and not last and not self.verdict and self._complete():
+            self.verdict = FRAME
 
     def _complete(self) -> bool:
         start = _START.size + _HEADER.size
@@ -516,48 +507,48 @@ class Watch:
 
     def reply(self) -> bool:
         """Tell the trainer. False when this slot can no longer be relied on."""
-        slot, status = self.slot, self.status
-        assert status is not None
+        slot = self.slot
         if self.limits is None:
-            why = bytes(self.result.view(0, 500)).decode("utf-8", "replace") or f"wait status {status}"
-            slot.send("lost", f"the child ended before its program: {why}")
+            why = bytes(self.result.view(0, 500)).decode("utf-8", "replace") or f"wait status {self.status}"
+            slot.send(LOST, f"the child ended before its program: {why}", (0.0, 0.0, 0), [memoryview(b"")] * 3)
             return False
-        verdict, detail = self.verdict, self.detail
-        if verdict == "ended":
+        if self.verdict == ENDED:
             if self._complete():
-                verdict = "frame"
-            elif os.WIFSIGNALED(status):
-                verdict, detail = self._signalled(os.WTERMSIG(status))
+                self.verdict = FRAME
+            elif os.WIFSIGNALED(self.status):
+                self.verdict, self.detail = self._signalled(os.WTERMSIG(self.status))
             else:
-                verdict, detail = "exited-early", f"exit code {os.WEXITSTATUS(status)}"
+                self.verdict, self.detail = EXITED, f"exit code {os.WEXITSTATUS(self.status)}"
+        usage, output = self.usage, self.limits[3]
+        frame = self.result.view(_START.size + _HEADER.size if self.verdict == FRAME else self.result.fill)
         slot.send(
-            "done",
-            verdict,
-            detail,
-            self.ended - self.started,
-            self.usage.ru_utime + self.usage.ru_stime,
-            self.usage.ru_maxrss * (1 if confine.DARWIN else 1024),
-            sections=(
-                self.result.view(_START.size + _HEADER.size) if verdict == "frame" else self.result.view(0, 0),
-                slot.buffers[0].view(0, self.limits[3]),
-                slot.buffers[1].view(0, self.limits[3]),
-            ),
+            self.verdict,
+            self.detail,
+            (self.ended - self.started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MAXRSS),
+            [frame, slot.buffers[0].view(0, output), slot.buffers[1].view(0, output)],
         )
         return True
 
-    def _signalled(self, number: int) -> tuple[str, str]:
+    def _signalled(self, number: int) -> tuple[int, str]:
         assert self.limits is not None
         used = self.usage.ru_utime + self.usage.ru_stime
         if number == signal.SIGXCPU or (number == signal.SIGKILL and used >= self.limits[1]):
-            return "timeout", "cpu"
+            return TIMEOUT, "cpu"
         if number == getattr(signal, "SIGSYS", -1):
-            return "forbidden", "system call"
+            return FORBIDDEN, "system call"
         if number == signal.SIGXFSZ:
-            return "output-limit", "file size"
+            return OUTPUT, "file size"
         try:
-            return "killed", signal.Signals(number).name
+            return KILLED, signal.Signals(number).name
         except ValueError:
-            return "killed", f"signal {number}"
+            return KILLED, f"signal {number}"
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
 
 
 def _closed_to_others(path: str) -> str:
@@ -615,10 +606,6 @@ def _remove(parent: int, name: str, budget: int) -> None:
 def main() -> None:
     slot = Slot(json.loads(sys.argv[1]))
     sys.argv[:] = [""]
-    for number in _IGNORED:
-        # A Ctrl-C belongs to the trainer; it ends us by closing the socket.
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         slot.start()
         slot.serve()
