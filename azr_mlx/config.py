@@ -13,7 +13,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -322,6 +322,11 @@ def flatten(config: Config) -> dict[str, Any]:
         return getattr(getattr(config, section) if section else config, leaf)
 
     return {key: value(key) for key in dials()}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain data."""
+    return asdict(config)
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
