@@ -31,6 +31,13 @@ class Running:
         self.moments[name] = (mean, variance)
         return mean, variance
 
+    def snapshot(self) -> dict[str, tuple[float, float]]:
+        """The moments as they are now, for `restore`."""
+        return dict(self.moments)
+
+    def restore(self, moments: dict[str, tuple[float, float]]) -> None:
+        self.moments = dict(moments)
+
 
 def moments(rewards: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
     """Mean and variance over tokens: a reward counts once for each of its `counts` tokens (Bessel's n / (n - 1))."""

@@ -31,7 +31,7 @@ def seed_tasks(kinds: Iterable[Kind], pairs: int) -> list[Task]:
     """The identity function as a task of each kind; for induction as many inputs as there are, up to `pairs`."""
     inputs = SEED_INPUTS[:pairs]
     values = ["1024" if text == "2 ** 10" else text for text in inputs]
-    cases = {kind: (SEED,) for kind in Kind} | {Kind.INDUCTION: tuple(map(Case, inputs, values))}
+    cases = dict.fromkeys(Kind, (SEED,)) | {Kind.INDUCTION: tuple(map(Case, inputs, values))}
     return [Task(kind, IDENTITY, cases[kind], SEED_MESSAGE if kind is Kind.INDUCTION else "") for kind in kinds]
 
 
@@ -108,6 +108,13 @@ class Buffer:
             drawn += rng.sample(rest, min(len(rest), count - len(drawn)))
             rest = ring
         return drawn
+
+    def snapshot(self) -> dict[Kind, dict[str, Task]]:
+        """The content as it is now, for `restore`."""
+        return {kind: dict(ring) for kind, ring in self._rings.items()}
+
+    def restore(self, content: dict[Kind, dict[str, Task]]) -> None:
+        self._rings = {kind: dict(ring) for kind, ring in content.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         return [to_row(task) for ring in self._rings.values() for task in ring.values()]

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 # not close one: a reply that was cut off has no block.
 _BLOCK = re.compile(r"```[ \t]*([\w+.-]*)[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```(?!\w)", re.DOTALL)
 _FORM = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
-_COMMENT = {word: re.compile(rf"#[ \t]*{word}[ \t]*:[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output", "message")}
+_COMMENT = {
+    word: re.compile(rf"#[ \t]*{word}[ \t]*:[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output", "message")
+}
 _PROSE = {word: re.compile(rf"\bthe {word} is:?[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output")}
 _PYTHON = ("python", "py", "python3", "")
 

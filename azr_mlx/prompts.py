@@ -21,8 +21,11 @@ from azr_mlx.types import Kind, Prompt, Role, Task
 class Style(Protocol):
     """How prompts are worded. `tags` says whether a reply must hold <think> and <answer> sections."""
 
-    tags: bool
-    stop: tuple[str, ...]
+    @property
+    def tags(self) -> bool: ...
+
+    @property
+    def stop(self) -> tuple[str, ...]: ...
 
     def propose(self, kind: Kind, references: Sequence[Task]) -> Prompt: ...
 
@@ -60,7 +63,9 @@ class Compact:
     def solve(self, task: Task) -> Prompt:
         if task.kind is Kind.INDUCTION:
             pairs = "".join(block("input", case.input) + block("output", case.output) for case in task.shown)
-            return self._prompt(Role.SOLVE, task.kind, f"{task.kind}\n{pairs}" + block("message", task.message), "python", task)
+            return self._prompt(
+                Role.SOLVE, task.kind, f"{task.kind}\n{pairs}" + block("message", task.message), "python", task
+            )
         case = task.cases[0]
         given, asked = ("input", "output") if task.kind is Kind.DEDUCTION else ("output", "input")
         text = f"{task.kind}\n" + block("python", task.program) + block(given, getattr(case, given))
@@ -236,7 +241,9 @@ class R1:
     tags: bool = True
     stop: tuple[str, ...] = ("</answer>",)
 
-    def _prompt(self, role: Role, kind: Kind, letter: str, task: Task | None, references: tuple[Task, ...] = ()) -> Prompt:
+    def _prompt(
+        self, role: Role, kind: Kind, letter: str, task: Task | None, references: tuple[Task, ...] = ()
+    ) -> Prompt:
         text = f"{R1_PREAMBLE}User: {letter}\nAssistant: <think>"
         return Prompt(role, kind, text, "<think>", task, references)
 
@@ -260,7 +267,9 @@ class Chat:
     tags: bool = False
     stop: tuple[str, ...] = ()
 
-    def _prompt(self, role: Role, kind: Kind, letter: str, task: Task | None, references: tuple[Task, ...] = ()) -> Prompt:
+    def _prompt(
+        self, role: Role, kind: Kind, letter: str, task: Task | None, references: tuple[Task, ...] = ()
+    ) -> Prompt:
         return Prompt(role, kind, self.render(letter), "", task, references)
 
     def propose(self, kind: Kind, references: Sequence[Task]) -> Prompt:
@@ -274,7 +283,9 @@ class Chat:
         return self._prompt(Role.SOLVE, task.kind, self.letters.solve(task), task)
 
 
-def make_style(name: str, *, seconds: float, modules: Sequence[str], render: Callable[[str], str] | None = None) -> Style:
+def make_style(
+    name: str, *, seconds: float, modules: Sequence[str], render: Callable[[str], str] | None = None
+) -> Style:
     """The style of that name. `chat` needs `render`; an unknown name raises ValueError."""
     letters = Letters(seconds, tuple(modules))
     if name == "compact":

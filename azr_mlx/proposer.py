@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from azr_mlx import config, parsing
 from azr_mlx.buffer import Buffer
-from azr_mlx.executor import Executor, Job, Outcome, Status
-from azr_mlx.executor import rules, values
+from azr_mlx.executor import Executor, Job, Outcome, Status, rules, values
 from azr_mlx.executor.literals import LiteralError, check_arguments
 from azr_mlx.prompts import Style
 from azr_mlx.types import Case, Kind, Prompt, Rollout, Task, Verdict

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from azr_mlx import parsing
-from azr_mlx.executor import Executor, Job, Outcome, Status
-from azr_mlx.executor import values
+from azr_mlx.executor import Executor, Job, Outcome, Status, values
 from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
 from azr_mlx.prompts import Style
 from azr_mlx.proposer import Pending

@@ -186,3 +186,18 @@ class Update:
     seconds: float = 0.0
     peak_memory: int = 0  # bytes
     extra: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened in one step of self-play, for whoever wants to tell of it."""
+
+    number: int
+    proposals: list[Scored]
+    attempts: list[Scored]
+    solutions: list[Scored]
+    trained: list[Scored]  # those of the above that were learned from, and
+    advantages: list[float]  # the advantage of each
+    update: Update
+    dropped: int  # rollouts that the harness could not judge
+    masked: int  # truncated solver rollouts that were left out of the loss
