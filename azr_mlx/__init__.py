@@ -3,9 +3,9 @@
 Public names are loaded when they are first used, so that `import azr_mlx` is quick and starts nothing. In
 particular it does not import MLX: the executor has to start before MLX does.
 
-    from azr_mlx import Executor, Kind, Task, load
+    from azr_mlx import load, train
 
-    config = load("nano", ["steps=20"])
+    train(load("nano", ["steps=20"]))
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from azr_mlx.config import Config, ConfigError, load
     from azr_mlx.errors import AzrError, UsageError
     from azr_mlx.executor import Executor, Job, Outcome
+    from azr_mlx.launch import train
     from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Stop, Task, Update, Verdict
 
 # Public name -> the room it lives in.
@@ -42,6 +43,7 @@ _ROOMS = {
     "UsageError": "errors",
     "Verdict": "types",
     "load": "config",
+    "train": "launch",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "load",
+    "train",
 ]
 
 
