@@ -618,10 +618,6 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         "loss.clip_low and loss.clip_high are both 0: no token could be learned from",
     )
     yield (
-        0 < c.steps < c.optim.warmup_steps,
-        f"optim.warmup_steps {c.optim.warmup_steps} is longer than the run of {c.steps} steps",
-    )
-    yield (
         c.buffer.seed_size > c.buffer.capacity,
         f"buffer.seed_size {c.buffer.seed_size} is more than buffer.capacity {c.buffer.capacity}",
     )
@@ -659,6 +655,8 @@ def cautions(config: Config) -> list[str]:
             f"reward.malformed {r.malformed:g} is above reward.wrong {r.wrong:g}: "
             "breaking the form pays better than a wrong answer"
         )
+    if 0 < config.steps < config.optim.warmup_steps:
+        found.append(f"optim.warmup_steps {config.optim.warmup_steps}: a run of {config.steps} never reaches optim.lr")
     if config.optim.schedule != "constant" and config.minutes:
         found.append(
             f"optim.schedule {config.optim.schedule} decays over steps, so a run that ends after "
