@@ -133,6 +133,8 @@ class Slot:
         self.readers: list[int] = []
         self.poll = select.poll()
         self.spoiled = False  # something may be left in a pipe
+        self.on_tmpfs = False
+        self.empty_size = 0
 
     # ------------------------------------------------------------------------------------------------- start
 
@@ -204,6 +206,7 @@ class Slot:
             if self._try("root", lambda: confine.new_root(outside, self.settings["read"])):
                 self.box = "/box"
                 os.environ.update(HOME="/box", TMPDIR="/box")
+                self.on_tmpfs, self.empty_size = True, os.stat("/box").st_size
         if uid is not None:
             self._try("uid", lambda: self._leave_root(uid))
         self._try("capabilities", self._leave_capabilities)
@@ -318,6 +321,8 @@ class Slot:
 
     def sweep(self) -> None:
         """Whatever else lives in this pid namespace came from the program, however it hid itself."""
+        if self.filter is not None:
+            return  # no program can have made a process
         try:
             if self.alone:
                 os.kill(-1, signal.SIGKILL)
@@ -331,10 +336,11 @@ class Slot:
 
     def _clean(self) -> None:
         try:
-            if os.listdir(self.box):
+            # The size of a folder on tmpfs counts its entries; elsewhere it says little.
+            if os.stat(self.box).st_size != self.empty_size or not self.on_tmpfs:
                 clean(self.box)
         except OSError:
-            pass
+            self.spoiled = True
 
     # --------------------------------------------------------------------------------------------------- child
 
@@ -434,8 +440,15 @@ class Watch:
         if not slot.alone:
             slot.kill(self.pid)  # its process group may outlive it
         slot.sweep()
-        for fd in readers:
-            self._take(fd, last=True)
+        waiting = set(readers)
+        while waiting:
+            # poll() says what is left, where read() would raise BlockingIOError for what is not
+            ready = [fd for fd, _ in poll.poll(0) if fd in waiting]
+            if not ready:
+                break
+            for fd in ready:
+                if not self._take(fd):
+                    waiting.remove(fd)
         return True
 
     def _patience(self) -> float:
@@ -473,30 +486,28 @@ class Watch:
                 if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     self.verdict = ENDED
 
-    def _take(self, fd: int, last: bool = False) -> None:
+    def _take(self, fd: int) -> bool:
+        """Read once from a pipe that has something. False when nothing more is to be read from it."""
         is_result = fd == self.result_fd
         buffer = self.slot.buffers[self.readers.index(fd)]
-        try:
-            while True:
-                cap = 1 << 16 if self.limits is None else self.limits[4] + (1 << 16) if is_result else self.limits[3]
-                if buffer.fill > cap:
-                    self.slot.spoiled = True
-                    if not self.verdict or self.verdict == ENDED:
-                        self.verdict = BAD_RESULT if is_result else OUTPUT
-                        self.detail = f"over {cap} bytes"
-                    break
-                if not buffer.read(fd, cap):
-                    if not last:
-                        self.slot.poll.unregister(fd)
-                    break
-                if is_result and self.limits is None and buffer.fill >= _START.size:
-                    mark, *limits, started = _START.unpack(buffer.view(0, _START.size))
-                    if mark == b"S":  # written before the program runs, in one piece
-                        self.limits, self.started = limits, started
-        except OSError:  # BlockingIOError: nothing left for now
-            pass
-        if is_result and not last and not self.verdict and self._complete():
-            self.verdict = FRAME
+        limits = self.limits
+        cap = 1 << 16 if limits is None else limits[4] + (1 << 16) if is_result else limits[3]
+        if buffer.fill > cap or not buffer.read(fd, cap):
+            self.slot.poll.unregister(fd)  # over its cap (said below, when it went over), or closed
+            self.slot.spoiled = True
+            return False
+        if buffer.fill > cap and (not self.verdict or self.verdict == ENDED):
+            self.verdict = BAD_RESULT if is_result else OUTPUT
+            self.detail = f"over {cap} bytes"
+            self.slot.spoiled = True
+        if is_result:
+            if limits is None and buffer.fill >= _START.size:
+                mark, *limits, started = _START.unpack(buffer.view(0, _START.size))
+                if mark == b"S":  # written before the program runs, in one piece
+                    self.limits, self.started = limits, started
+            if not self.verdict and self._complete():
+                self.verdict = FRAME
+        return True
 
     def _complete(self) -> bool:
         start = _START.size + _HEADER.size
