@@ -54,6 +54,10 @@ def build_model(folder: Path, architecture: str = "qwen3", tied: bool = True, **
 
     def value(name: str, old: mx.array) -> mx.array:
         key = mx.random.key(sum(map(ord, name)) + 7919 * len(name))
+        if name.endswith("model.norm.weight"):
+            # Sharper than random weights give: a model that hardly knows what comes next makes near-ties, and where two
+            # batches round differently by 1e-6 a near-tie may fall either way.
+            return mx.full(old.shape, 3.0)
         if name.endswith("norm.weight"):
             return mx.ones(old.shape)
         spread = 0.3 if "embed_tokens" in name or "lm_head" in name else 0.15
@@ -82,7 +86,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "qwen3": plain,
         "quantized": root / "quantized",
-        "wide": build_model(folder("wide"), vocab_size=60_000, num_hidden_layers=1),
+        "wide": build_model(folder("wide"), vocab_size=40_000, num_hidden_layers=1),
         "qwen3-untied": build_model(folder("qwen3-untied"), tied=False),
         "qwen2": build_model(folder("qwen2"), "qwen2"),
         "llama": build_model(folder("llama"), "llama"),

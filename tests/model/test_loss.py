@@ -152,7 +152,7 @@ def test_micro_batches_keep_to_the_budget_and_hold_every_row_once():
 def test_logits_of_all_positions_never_exist(load):
     """Peak extra memory of a gradient stays below one float32 (B, T, V) for a vocabulary that dwarfs the width."""
     policy = load("wide", rank=1)
-    rollouts = policy.sample_all([prompt("one"), prompt("two")], 4, seed=(0,), max_tokens=160)
+    rollouts = policy.sample_all([prompt("one"), prompt("two")], 8, seed=(0,), max_tokens=40)
     rows = [losses.Row(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
             for group in rollouts for r in group]  # fmt: skip
     batch = losses.Batch.pad(rows)

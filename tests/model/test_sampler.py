@@ -47,7 +47,7 @@ def test_neither_width_nor_order_nor_neighbours_change_a_sample(load):
     policy = load()
     everything = requests(policy, n=6)
     expected = tokens(sampler.generate(policy.model, everything, seed=(7, 3), stop_tokens=policy.stop_tokens))
-    for width in (1, 4, 7, 64):
+    for width in (1, 7, 64):
         shuffled = random.Random(width).sample(everything, len(everything))
         rows = list(sampler.generate(policy.model, shuffled, seed=(7, 3), max_rows=width, stop_tokens=policy.stop_tokens))
         assert tokens(rows) == expected
@@ -132,7 +132,7 @@ def test_draws_follow_the_distribution_in_one_level_and_in_two(size):
     likely = rng.choice(size, 30, replace=False)
     logits = np.full(size, -30.0, np.float32)
     logits[likely] = rng.normal(size=30)
-    number = 20_000 if size < 10_000 else 2_000
+    number = 20_000 if size < 10_000 else 500
     uniforms = sampler.keyed_uniforms(np.arange(number, dtype=np.uint64), np.zeros(number, dtype=np.uint64))
     drawn, logprobs = [], []
     for part in np.array_split(uniforms, max(1, number * size // 10_000_000)):
@@ -160,10 +160,24 @@ def test_keyed_uniforms_are_uniform_and_never_one():
     assert u.max() < 1
     assert np.abs(np.histogram(u[:, 0], 10, (0, 1))[0] / len(u) - 0.1).max() < 0.005
     assert abs(np.corrcoef(u.T)[0, 1]) < 0.02
-    np.testing.assert_array_equal(
-        sampler.keyed_uniforms(np.array([1, 2**63], np.uint64), np.array([0, 5], np.uint64)).view(np.uint32).tolist(),
-        [[1059475408, 1050148432], [1052391896, 1058962844]],
-    )
+
+
+def test_keyed_uniforms_are_the_same_on_every_machine():
+    """Written once more with Python's own integers: a change of the generator would break every resumed run."""
+
+    def mix(x):
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+
+    salt, position, golden = 2**63 + 12345, 7, 0x9E3779B97F4A7C15
+    bits = mix(salt ^ mix((position * golden + golden) % 2**64))
+    numbers = sampler.keyed_uniforms(np.array([salt], np.uint64), np.array([position], np.uint64))
+    assert numbers.tolist() == [[(bits >> 41) / 2**23, (bits >> 9) % 2**23 / 2**23]]
+    state = 0
+    for word in (2, 5, 6, 1):
+        state = mix(((state ^ word) + golden) % 2**64)
+    assert sampler._salt((5, 6), (1,)) == state
 
 
 def test_the_end_token_is_kept_as_the_last_one(load):
@@ -231,7 +245,8 @@ def test_impossible_requests_are_refused():
 def test_a_stop_text_ends_a_row_and_stays_in_it(load):
     policy = load()
     free = policy.sample_all([prompt("hello")], 40, seed=(1,), max_tokens=60)[0]
-    text = next(r.completion.text[20:22] for r in free if len(r.completion.text) > 40 and "\ufffd" not in r.completion.text[:30])
+    pairs = [r.completion.text[i : i + 2] for r in free for i in range(4, len(r.completion.text) - 8)]
+    text = next(pair for pair in pairs if pair.isascii() and pair[0] != pair[1])
     stopped = policy.sample_all([prompt("hello")], 40, seed=(1,), max_tokens=60, stop=[text])[0]
     assert any(r.completion.stop is Stop.TEXT for r in stopped)
     for before, after in zip(free, stopped, strict=True):
