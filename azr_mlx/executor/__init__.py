@@ -17,6 +17,7 @@ from azr_mlx.executor.pool import (
     Status,
     StdinJob,
     TestJob,
+    find_layers,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Status",
     "StdinJob",
     "TestJob",
+    "find_layers",
 ]

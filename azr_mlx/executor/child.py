@@ -20,12 +20,14 @@ import sys
 import types
 from typing import Any
 
+from azr_mlx.executor import checks
 from azr_mlx.executor.values import EncodeError, encode
 
 RESULT_FD = 3
 _HEADER = struct.Struct("<I")
 _DETAIL_CHARS = 400
 _write = os.write
+_AssertionError = AssertionError  # the name in builtins is the program's to change
 OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 
@@ -179,18 +181,28 @@ def run_script(program: str, stdin: str) -> None:
 
 
 def run_test(program: str, test: str, token: bytes) -> None:
-    """Run the program, then the test in the same namespace; the token is sent only after the last statement."""
-    namespace = fresh_module("program")
-    try:
-        exec(compile(program, "<program>", "exec", dont_inherit=True), namespace)
-    except BaseException as error:
-        return report(error, "program: ")
-    try:
-        exec(compile(test, "<test>", "exec", dont_inherit=True), namespace)
-    except BaseException as error:
-        return report(error, "test: ")
-    _flush()
-    send_values([], token)
+    """Run the program, then the test; what the test said is described in checks.py."""
+    word, error = checks.run(program, test, token, fresh_module)
+    if error is None:
+        _flush()
+        send_values([], bytes.fromhex(word))
+    elif word == "test" and isinstance(error, _AssertionError):
+        _flush()
+        say(FAILED, f"{_failed_line(test, error)}{describe(error)}")
+    else:
+        report(error, f"{word}: ")
+
+
+def _failed_line(test: str, error: BaseException) -> str:
+    """The line of the test that failed, for the reader."""
+    number = 0
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<test>":
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    lines = test.splitlines()
+    return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
 def work(job: bytes) -> None:
@@ -205,6 +217,8 @@ def work(job: bytes) -> None:
         elif mode == "script":
             run_script(program, *rest)
         else:
-            run_test(program, *rest)
+            test, token = rest
+            del rest, job
+            run_test(program, test, token)
     except BaseException as error:  # compile() raises SyntaxError, ValueError, MemoryError, RecursionError, ...
         report(error)

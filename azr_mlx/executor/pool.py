@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
-from azr_mlx.executor import values
+from azr_mlx.executor import seatbelt, values
 
 _HEADER = struct.Struct("<I")
 _JOB = struct.Struct("<ddQQQI")  # the limits, then the length of the job
@@ -242,7 +242,10 @@ class Executor:
         self.workers = workers or len(_affinity())
         self.counters: Counter[str] = Counter()
         self._without = tuple(without)
-        self._folder = tempfile.mkdtemp(prefix="azr-sandbox-")
+        self._scope, self._no_seatbelt = "", "switched off"
+        if sys.platform == "darwin" and level != "off" and "seatbelt" not in self._without:
+            self._scope, self._no_seatbelt = seatbelt.probe()
+        self._folder = os.path.realpath(tempfile.mkdtemp(prefix="azr-sandbox-"))
         os.chmod(self._folder, 0o711)
         self._queues: tuple[deque[_Work], deque[_Work]] = (deque(), deque())
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -518,10 +521,13 @@ class Executor:
             "without": self._without,
             "box": slot.box,
             "read": [],
+            "seatbelt": "" if self._scope else self._no_seatbelt,
         }
         here = os.path.dirname(os.path.abspath(__file__))
         python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
+        if self._scope:
+            command = seatbelt.wrap(command, slot.box, self._scope)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(slot.seed)}
         environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
         try:
@@ -668,6 +674,17 @@ def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status
     except (values.DecodeError, struct.error) as error:
         return Status.BAD_RESULT, f"bytes that are no result: {error}", ()
     return Status.OK, "", tuple(found)
+
+
+def find_layers(level: str = "standard", without: Iterable[str] = ()) -> LayerReport:
+    """The layers that are active on this machine at a level, found by starting one slot and closing it again.
+
+    Raises what Executor raises; warns of nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Executor(level, workers=1, without=without) as executor:
+            return executor.layers
 
 
 def _missing(layers: LayerReport) -> str:

@@ -1,0 +1,172 @@
+"""In-child tests (HumanEval, MBPP), hardened: the program and its test share a process, so this is no proof.
+
+A program that wants to look right without being so has to get past these, in order:
+
+1. A pass is a secret token that is written after the last statement of the test. The token waits in a pipe until then;
+   no variable, frame or object holds it while the program runs.
+2. What the program defines is called in a thread of its own, so that walking up its frames ends before the test's.
+   `sys._getframe`, `sys._current_frames` and the gc's object lists are taken away first.
+3. What a call returns must be data whose `==` is Python's own: an instance of a class that defines `__eq__` (or
+   `__bool__`, `__lt__`, ...) itself is refused with an assertion error before the test can compare it.
+4. The test runs with the built-in functions and the `math` module of before the program, in a namespace of its own.
+
+All of this can be undone by a program that reaches for the interpreter's memory (ctypes, a debugger's tricks), which
+is why docs/security.md calls in-child tests hardened and function jobs, judged outside the child, safe.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ast
+import builtins
+import gc
+import os
+import sys
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
+_COMPARING = ("__eq__", "__ne__", "__bool__", "__len__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
+_COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
+_mro = type.__dict__["__mro__"].__get__
+_dict = type.__dict__["__dict__"].__get__
+_flags = type.__dict__["__flags__"].__get__
+_type, _any, _zip = type, any, zip
+_KNOWN = {Counter, OrderedDict, defaultdict, deque}
+
+
+class Untrusted(AssertionError):
+    """The program returned an object that decides for itself what it equals."""
+
+
+def know(*types_: type) -> None:
+    """Add classes of the standard library whose comparison is honest."""
+    _KNOWN.update(types_)
+
+
+def trusted(value: Any, depth: int = 50) -> bool:
+    """Whether comparing `value` runs no code of the program's."""
+    kind = _type(value)
+    if kind in (bool, int, float, str, bytes, complex) or value is None:
+        return True
+    for base in _mro(kind):
+        if not _flags(base) & _HEAP or base in _KNOWN:
+            continue
+        own = _dict(base)
+        if _any(name in own for name in _COMPARING):
+            return False
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        return all(trusted(item, depth - 1) for item in _iterate(value))
+    if depth and isinstance(value, dict):
+        return all(trusted(key, depth - 1) and trusted(item, depth - 1) for key, item in dict.items(value))
+    return depth > 0
+
+
+def _iterate(value: Any) -> Any:
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return kind.__iter__(value)
+    return ()
+
+
+class Caller:
+    """Calls functions in a thread of its own: the frames above a call are this loop's, not the test's."""
+
+    def __init__(self) -> None:
+        self.todo, self.done = _thread.allocate_lock(), _thread.allocate_lock()
+        self.todo.acquire()
+        self.done.acquire()
+        self.box: list[Any] = []
+        _thread.start_new_thread(_serve, (self.todo, self.done, self.box))
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        self.box[:] = (function, args, keywords)
+        self.todo.release()
+        self.done.acquire()
+        result, error = self.box
+        self.box.clear()
+        if error is not None:
+            raise error
+        return result
+
+
+def _serve(todo: Any, done: Any, box: list[Any]) -> None:
+    while True:
+        todo.acquire()
+        try:
+            box[:] = (box[0](*box[1], **box[2]), None)
+        except BaseException as error:
+            box[:] = (None, error)
+        done.release()
+
+
+def _guard(function: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
+    def guarded(*args: Any, **keywords: Any) -> Any:
+        result = caller.call(function, args, keywords)
+        if not trusted(result):
+            raise Untrusted(f"the result is an object of the program's class {_type(result).__qualname__!r:.60}")
+        return result
+
+    guarded.__name__ = getattr(function, "__name__", "candidate")
+    return guarded
+
+
+def _take_away() -> None:
+    for module, names in (
+        (sys, ("_getframe", "_current_frames", "_current_exceptions", "settrace", "setprofile", "_getframemodulename")),
+        (gc, ("get_objects", "get_referrers", "get_referents")),
+    ):
+        for name in names:
+            if hasattr(module, name):
+                delattr(module, name)
+
+
+def run(program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]]) -> tuple[str, BaseException | None]:
+    """Run both. ("ok", None) when the test reached its end, else ("program" or "test", the exception)."""
+    waiting, entry = os.pipe()
+    os.write(entry, token)
+    os.close(entry)
+    del token
+    genuine = dict(builtins.__dict__)
+    modules: dict[str, Any] = {}
+    for name in ("math", "cmath", "copy", "re", "collections"):
+        if name in sys.modules:
+            modules[name] = types.ModuleType(name)
+            modules[name].__dict__.update(sys.modules[name].__dict__)
+    tree = ast.parse(test, "<test>")
+    wanted = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    check = compile(tree, "<test>", "exec", dont_inherit=True)
+    _take_away()
+    _thread.stack_size(64 << 20)
+    caller = Caller()
+    namespace = fresh("program")
+    try:
+        caller.call(exec, (compile(program, "<program>", "exec", dont_inherit=True), namespace), {})
+    except BaseException as error:
+        return "program", error
+    importer = genuine["__import__"]
+
+    def genuine_import(name: str, *rest: Any) -> Any:
+        return modules[name] if name in modules else importer(name, *rest)
+
+    genuine["__import__"] = genuine_import
+    space: dict[str, Any] = dict(namespace)
+    space["__builtins__"] = genuine
+    space["__name__"] = "test"
+    for name in wanted & set(space):
+        # Classes stay as they are: tests make instances of them to hand in.
+        if isinstance(space[name], (types.FunctionType, types.BuiltinFunctionType)) or (
+            callable(space[name]) and not isinstance(space[name], (type, types.ModuleType))
+        ):
+            space[name] = _guard(space[name], caller)
+        elif isinstance(space[name], types.ModuleType) and space[name].__name__ in modules:
+            space[name] = modules[space[name].__name__]
+    try:
+        exec(check, space)
+    except BaseException as error:
+        return "test", error
+    os.set_inheritable(waiting, False)
+    space["__builtins__"] = {}
+    return os.read(waiting, 64).hex(), None
