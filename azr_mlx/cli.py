@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,20 +19,21 @@ from azr_mlx.errors import AzrError, UsageError
 
 if TYPE_CHECKING:
     from azr_mlx.config import Config
-    from azr_mlx.executor import LayerReport, Outcome
 
 DEBUG_VARIABLE = "AZR_DEBUG"
 
 
 class OneLineErrors(click.Group):
-    """A group whose every failure is one line, also under click's test runner."""
+    """A group whose every failure and warning is one line, also under click's test runner."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         invoke: Any = super().main
         if not kwargs.pop("standalone_mode", True):
             return invoke(*args, standalone_mode=False, **kwargs)
         try:
-            code = invoke(*args, standalone_mode=False, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = _note_of(warnings.showwarning)
+                code = invoke(*args, standalone_mode=False, **kwargs)
         except click.ClickException as error:
             _leave(_click_line(error), error.exit_code)
         except AzrError as error:
@@ -45,6 +47,22 @@ class OneLineErrors(click.Group):
             what = " ".join(str(error).split()) or "no message"
             _leave(f"{type(error).__name__}: {what} ({DEBUG_VARIABLE}=1 shows where)", 1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _note_of(others: Any) -> Any:
+    """What shows a warning: one line when this package gives it, `others` for the rest."""
+
+    def show(message: Any, category: Any, filename: str, *rest: Any) -> None:
+        if Path(filename).is_relative_to(Path(__file__).parent):
+            _note(str(message))
+        else:
+            others(message, category, filename, *rest)
+
+    return show
+
+
+def _note(line: str) -> None:
+    click.echo(f"azr: note: {line}", err=True)
 
 
 def _leave(line: str, code: int) -> NoReturn:
@@ -153,18 +171,17 @@ def _caution(settings: Config) -> None:
     from azr_mlx.config import cautions
 
     for line in cautions(settings):
-        click.echo(f"azr: note: {line}", err=True)
+        _note(line)
 
 
 # -- run ----------------------------------------------------------------------------------------------------
 
 
 @azr.command()
-@click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option("--input", "inputs", multiple=True, metavar="ARGS", help="Call the function with these arguments.")
+@click.argument("file", type=click.Path())
+@click.option("--input", "arguments", metavar="ARGS", help="Call the function with these arguments, twice.")
 @click.option("--function", default="f", show_default=True, help="The function that --input calls.")
 @click.option("--stdin", "stdin", default="", metavar="TEXT", help="What a script without --input may read.")
-@click.option("--twice", is_flag=True, help="Check that two runs give the same value, as proposals are checked.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Limit of wall and processor time.")
 @click.option("--memory-mb", type=click.IntRange(min=32), help="Limit of memory.")
 @click.option(
@@ -172,11 +189,10 @@ def _caution(settings: Config) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of text.")
 def run(
-    file: Any,
-    inputs: tuple[str, ...],
+    file: str,
+    arguments: str | None,
     function: str,
     stdin: str,
-    twice: bool,
     seconds: float | None,
     memory_mb: int | None,
     level: str,
@@ -184,84 +200,25 @@ def run(
 ) -> int:
     """Run one Python program in the sandbox and say what came of it.
 
-    FILE is a program (- reads it from the terminal). With --input its function is called, once for each;
-    without, it runs as a script. Exit 0 when the program ended well, 1 otherwise.
+    FILE is a program (- reads it from standard input). With --input its function is called twice and has to agree
+    with itself, as for a proposal; without, it runs as a script. Exit 0 when it ended well, 1 otherwise.
 
     \b
     Examples:
       azr run program.py --input '[3, 1, 2], 5'
-      azr run program.py --input 1 --input 2 --json
-      azr run script.py --stdin '4 5' --seconds 2
-      echo 'def f(a): return a[::-1]' | azr run - --input '"abc"' --twice
+      azr run script.py --stdin '4 5' --seconds 2 --json
+      echo 'def f(a): return a[::-1]' | azr run - --input '"abc"'
     """
-    import warnings
+    from azr_mlx.executor import Limits, cli_run
 
-    from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, StdinJob
-
-    if twice and not inputs:
-        raise UsageError("run: --twice needs --input, for it compares what the function returns")
-    try:
-        program = file.read()
-    except UnicodeDecodeError:
-        raise UsageError(f"run: {file.name} is not UTF-8 text") from None
-    limits = Limits()
+    usual = Limits()
     limits = Limits(
-        wall_seconds=seconds or limits.wall_seconds,
-        cpu_seconds=seconds or limits.cpu_seconds,
-        memory_mb=memory_mb or limits.memory_mb,
+        wall_seconds=seconds or usual.wall_seconds,
+        cpu_seconds=seconds or usual.cpu_seconds,
+        memory_mb=memory_mb or usual.memory_mb,
     )
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            with Executor(level, limits, workers=1) as executor:
-                if twice:
-                    outcome = executor.submit_check(Job(program, inputs, function)).result()
-                else:
-                    job = Job(program, inputs, function) if inputs else StdinJob(program, stdin)
-                    outcome = executor.submit(job).result()
-                layers = executor.layers
-        except (SandboxUnavailable, RuntimeError) as error:
-            raise AzrError(f"run: {error}") from None
-    for warning in said:
-        click.echo(f"azr: note: {warning.message}", err=True)
-    click.echo(_as_json(outcome, layers) if as_json else _as_text(outcome, layers))
-    return 0 if outcome.ok else 1
-
-
-def _as_json(outcome: Outcome, layers: LayerReport) -> str:
-    import json
-    from dataclasses import asdict
-
-    facts = asdict(outcome)
-    facts["status"] = str(outcome.status)
-    facts["values"] = [_shown(value) for value in outcome.values]
-    facts["layers"] = {"level": layers.level, "active": list(layers.active), "missing": dict(layers.missing)}
-    return json.dumps(facts)
-
-
-def _as_text(outcome: Outcome, layers: LayerReport) -> str:
-    """The outcome for a person. What the program wrote is quoted: it might be terminal escapes."""
-    lines = [f"status   {outcome.status}{f' ({_quoted(outcome.detail)})' if outcome.detail else ''}"]
-    lines += [f"value    {_quoted(_shown(value))}" for value in outcome.values]
-    lines += [f"stdout   {_quoted(line)}" for line in outcome.stdout.splitlines()[:20]]
-    lines += [f"stderr   {_quoted(line)}" for line in outcome.stderr.splitlines()[:20]]
-    lines.append(f"time     {outcome.wall_seconds * 1000:.1f} ms wall, {outcome.cpu_seconds * 1000:.1f} ms processor")
-    lines.append(f"memory   {outcome.peak_memory / 1e6:.1f} MB at most")
-    lines.append(f"sandbox  {layers.level}: {', '.join(layers.active) or 'nothing'}")
-    return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except ValueError as error:  # an integer of more digits than Python writes
-        return f"<{error}>"
-
-
-def _quoted(text: str, limit: int = 400) -> str:
-    """Printable characters as they are, all others escaped, and not too many of them."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return shown + (f"... ({len(text)} characters)" if len(text) > limit else "")
+    path = "/dev/stdin" if file == "-" else file
+    return cli_run.run_file(path, arguments, as_json, level, limits, function=function, stdin_text=stdin)
 
 
 # -- config -------------------------------------------------------------------------------------------------
