@@ -34,7 +34,7 @@ _mro = type.__dict__["__mro__"].__get__
 _dict = type.__dict__["__dict__"].__get__
 _flags = type.__dict__["__flags__"].__get__
 _type, _any, _zip = type, any, zip
-_KNOWN = {Counter, OrderedDict, defaultdict, deque}
+_KNOWN: list[type] = [Counter, OrderedDict, defaultdict, deque]
 
 
 class Untrusted(AssertionError):
@@ -43,16 +43,15 @@ class Untrusted(AssertionError):
 
 def know(*types_: type) -> None:
     """Add classes of the standard library whose comparison is honest."""
-    _KNOWN.update(types_)
+    _KNOWN.extend(types_)
 
 
 def trusted(value: Any, depth: int = 50) -> bool:
     """Whether comparing `value` runs no code of the program's."""
     kind = _type(value)
-    if kind in (bool, int, float, str, bytes, complex) or value is None:
-        return True
     for base in _mro(kind):
-        if not _flags(base) & _HEAP or base in _KNOWN:
+        # By identity: a metaclass may say that its class equals another.
+        if not _flags(base) & _HEAP or _any(base is known for known in _KNOWN):
             continue
         own = _dict(base)
         if _any(name in own for name in _COMPARING):
@@ -67,7 +66,7 @@ def trusted(value: Any, depth: int = 50) -> bool:
 def _iterate(value: Any) -> Any:
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
-            return kind.__iter__(value)
+            return kind.__iter__(value)  # type: ignore[arg-type]
     return ()
 
 
@@ -123,8 +122,10 @@ def _take_away() -> None:
                 delattr(module, name)
 
 
-def run(program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]]) -> tuple[str, BaseException | None]:
-    """Run both. ("ok", None) when the test reached its end, else ("program" or "test", the exception)."""
+def run(
+    program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]]
+) -> tuple[str, BaseException | None]:
+    """Run both. (the token in hex, None) when the test reached its end, else ("program" or "test", the exception)."""
     waiting, entry = os.pipe()
     os.write(entry, token)
     os.close(entry)

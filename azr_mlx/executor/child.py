@@ -15,6 +15,7 @@ import builtins
 import gc
 import marshal
 import os
+import resource
 import struct
 import sys
 import types
@@ -89,12 +90,21 @@ def report(error: BaseException, where: str = "") -> None:
     """Send the frame that an exception of the program deserves."""
     if isinstance(error, MemoryError):
         say(MEMORY, f"{where}MemoryError")
+    elif isinstance(error, SystemError) and _memory_is_short():
+        say(MEMORY, f"{where}SystemError")
     elif isinstance(error, SystemExit):
         say(EXITED, f"{where}SystemExit({_code(error)})")
     elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
         say(FORBIDDEN, where + describe(error))
     else:
         say(EXCEPTION, where + describe(error))
+
+
+def _memory_is_short() -> bool:
+    """Where memory has run out, the interpreter may lose the MemoryError and raise SystemError for having none."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return limit > 0 and peak > limit * 3 // 4
 
 
 def _code(error: SystemExit) -> str:

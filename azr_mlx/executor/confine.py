@@ -218,7 +218,8 @@ setgroups 116 159; setfsuid 122 151; setfsgid 123 152; capset 126 91;
 sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setparam 142 118; sched_setattr 314 274; setpriority 141 140;
 ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239; mbind 237 235; set_mempolicy 238 237;
 vmsplice 278 75; splice 275 76; tee 276 77; seccomp 317 277; landlock_add_rule 445 445; mknod 133 -; mknodat 259 33;
-prctl 157 167; prlimit64 302 261; ioctl 16 29; symlink_unused - -
+prctl 157 167; prlimit64 302 261; ioctl 16 29; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7; setxattrat 463 463;
+shmdt 67 197
 """
 _NUMBERS: dict[str, int] = {}
 for _entry in _TABLE.split(";"):

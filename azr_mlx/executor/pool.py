@@ -529,11 +529,12 @@ class Executor:
         if self._scope:
             command = seatbelt.wrap(command, slot.box, self._scope)
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(slot.seed)}
+        environment["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MB of its address space
         environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
         try:
             slot.process = subprocess.Popen(
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if not os.environ.get("AZR_EXECUTOR_DEBUG") else None,
                 env=environment,

@@ -28,7 +28,15 @@ MAX_BYTES = 1 << 20
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
 _COMPLEX = struct.Struct("<dd")
-_DICTS = (dict, Counter, OrderedDict, defaultdict)
+
+
+def _is_dict(kind: type) -> bool:
+    # By identity: a metaclass may say that its class equals dict.
+    return kind is dict or kind is Counter or kind is OrderedDict or kind is defaultdict
+
+
+def _is_group(kind: type) -> bool:
+    return kind is list or kind is tuple or kind is set or kind is frozenset
 
 
 class EncodeError(ValueError):
@@ -72,7 +80,7 @@ def _write(value: Any, out: list[bytes], left: list[int], depth: int) -> None:
         for item in value:
             _write(item, out, left, depth - 1)
         return
-    elif kind in _DICTS:
+    elif _is_dict(kind):
         _open(out, left, depth, b"d", dict.__len__(value))
         for key, item in dict.items(value):
             _write(key, out, left, depth - 1)
@@ -219,7 +227,7 @@ def canonical(value: Any) -> bytes:
     if kind is set or kind is frozenset:
         parts = sorted(canonical(item) for item in value)
         return (b"S" if kind is set else b"Z") + _LENGTH.pack(len(value)) + b"".join(parts)
-    if kind in _DICTS:
+    if _is_dict(kind):
         parts = sorted(canonical(key) + b":" + canonical(item) for key, item in dict.items(value))
         return b"d" + _LENGTH.pack(len(value)) + b"".join(parts)
     return encode(value)
@@ -253,8 +261,8 @@ def _has_nan(value: Any) -> bool:
     kind = type(value)
     if kind is float or kind is complex:
         return bool(value != value)
-    if kind in (list, tuple, set, frozenset):
+    if _is_group(kind):
         return any(_has_nan(item) for item in value)
-    if kind in _DICTS:
+    if _is_dict(kind):
         return any(_has_nan(key) or _has_nan(item) for key, item in dict.items(value))
     return False

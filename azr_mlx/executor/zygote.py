@@ -17,6 +17,7 @@ above that what no child keeps.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import json
 import math
@@ -52,6 +53,7 @@ _MAXRSS = 1 if confine.DARWIN else 1024  # bytes of one unit of ru_maxrss
 REPLY = struct.Struct("<BddQIIII")
 HELLO, LOST, FRAME, ENDED, TIMEOUT, MEMORY, OUTPUT, KILLED, EXITED, FORBIDDEN, BAD_RESULT = range(11)
 _CONTROL = 4
+_GETPIPE_SZ = 1032  # F_GETPIPE_SZ of Linux; the only place where pipes are used twice
 # Imports that programs often begin with. `random` is left out, as it reseeds itself in every child.
 _PRELOAD = (
     "abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq "
@@ -135,6 +137,7 @@ class Slot:
         self.spoiled = False  # something may be left in a pipe
         self.on_tmpfs = False
         self.empty_size = 0
+        self.pipe_size = 0
 
     # ------------------------------------------------------------------------------------------------- start
 
@@ -152,6 +155,8 @@ class Slot:
             self.trainer_fd = os.pidfd_open(os.getppid())
         with contextlib.suppress(OSError):
             os.setsid()  # a Ctrl-C belongs to the trainer; it ends us by closing the socket
+        # Inside a pid namespace its init is safe from signals, except those that it has a handler for.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.umask(0o077)
         for name in _PRELOAD:
             __import__(name)
@@ -283,7 +288,7 @@ class Slot:
         if self.trainer_fd >= 0:
             self.poll.register(self.trainer_fd, select.POLLIN)
         while True:
-            if not self.alone or not self.readers or self.spoiled:
+            if not self.alone or self.spoiled or not self.readers or self._tampered():
                 self._pipes()
             pid = os.fork()
             if not pid:
@@ -294,6 +299,13 @@ class Slot:
             self._clean()
             if not watch.reply():
                 return
+
+    def _tampered(self) -> bool:
+        """Whether the last program changed what it shared with the next: the state of the pipes."""
+        for place in (1, 2, child.RESULT_FD):
+            if fcntl.fcntl(place, fcntl.F_GETFL) != os.O_WRONLY or fcntl.fcntl(place, _GETPIPE_SZ) != self.pipe_size:
+                return True
+        return False
 
     def _pipes(self) -> None:
         """Fresh pipes. Alone in a namespace all that ever wrote to the old ones is dead, and they are used again."""
@@ -310,6 +322,8 @@ class Slot:
             os.set_blocking(read, False)
             self.poll.register(read, select.POLLIN)
             self.readers.append(read)
+        if self.alone:
+            self.pipe_size = fcntl.fcntl(1, _GETPIPE_SZ)
 
     def kill(self, pid: int) -> None:
         """Kill the child and everything that came from it."""
@@ -336,8 +350,11 @@ class Slot:
 
     def _clean(self) -> None:
         try:
+            state = os.stat(self.box)
+            if state.st_mode & 0o7777 != 0o700:
+                os.chmod(self.box, 0o700)
             # The size of a folder on tmpfs counts its entries; elsewhere it says little.
-            if os.stat(self.box).st_size != self.empty_size or not self.on_tmpfs:
+            if state.st_size != self.empty_size or not self.on_tmpfs:
                 clean(self.box)
         except OSError:
             self.spoiled = True
