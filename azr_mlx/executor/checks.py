@@ -28,7 +28,17 @@ from collections.abc import Callable
 from typing import Any
 
 _HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
-_COMPARING = ("__eq__", "__ne__", "__bool__", "__len__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__")
+_COMPARING: tuple[str, ...] = (
+    "__eq__",
+    "__ne__",
+    "__bool__",
+    "__len__",
+    "__lt__",
+    "__le__",
+    "__gt__",
+    "__ge__",
+    "__contains__",
+)
 _COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
 _mro = type.__dict__["__mro__"].__get__
 _dict = type.__dict__["__dict__"].__get__

@@ -34,7 +34,7 @@ OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 def _flush() -> None:
     for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
-        try:
+        try:  # noqa: SIM105  contextlib would cost every child some page faults
             stream.flush()  # type: ignore[union-attr]
         except BaseException:
             pass
@@ -147,18 +147,22 @@ def run_function(program: str, inputs: tuple[str, ...], function: str, reverse: 
         try:
             expression = call_expression(function, inputs[index])
         except SyntaxError as error:
-            return say(EXCEPTION, f"{where}bad arguments: {error.msg}")
+            say(EXCEPTION, f"{where}bad arguments: {error.msg}")
+            return
         try:
             namespace = fresh_module("program")
             exec(code, namespace)
             if function not in namespace:
-                return say(EXCEPTION, f"no function {function}")
+                say(EXCEPTION, f"no function {function}")
+                return
             value = eval(expression, namespace)
             encoded[index] = encode(value, left)
         except EncodeError as error:
-            return say(BAD_RESULT, where + str(error))
+            say(BAD_RESULT, where + str(error))
+            return
         except BaseException as error:
-            return report(error, where)
+            report(error, where)
+            return
         left -= len(encoded[index])
     _flush()
     send_values(encoded)
@@ -174,7 +178,8 @@ def run_script(program: str, stdin: str) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
     os.dup2(handle, 0)
     os.close(handle)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]
+    reader = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115  open for good
+    sys.stdin = sys.__stdin__ = reader  # type: ignore[misc]
     code = compile(program, "<program>", "exec", dont_inherit=True)
     namespace = fresh_module("__main__")
     try:
@@ -182,10 +187,12 @@ def run_script(program: str, stdin: str) -> None:
     except SystemExit as error:
         if error.code not in (None, 0):
             _flush()
-            return report(error)
+            report(error)
+            return
     except BaseException as error:
         _flush()
-        return report(error)
+        report(error)
+        return
     _flush()
     send_values([])
 

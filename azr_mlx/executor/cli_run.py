@@ -1,5 +1,6 @@
 """What `azr run FILE` and the sandbox part of `azr doctor` print. The verbs themselves are wired in cli.py."""
 
+# ruff: noqa: T201  printing is what this module is for
 from __future__ import annotations
 
 import dataclasses
@@ -35,7 +36,9 @@ _PURPOSE = {
 def printable(text: str) -> str:
     """Text of a program, safe for a terminal: every control and bidirectional character becomes its escape."""
     return "".join(
-        mark if mark in "\n\t" or unicodedata.category(mark)[0] != "C" else mark.encode("unicode_escape", "surrogatepass").decode()
+        mark
+        if mark in "\n\t" or unicodedata.category(mark)[0] != "C"
+        else mark.encode("unicode_escape", "surrogatepass").decode()
         for mark in text
     )
 
@@ -79,7 +82,10 @@ def run_file(
         print(f"azr run: cannot read {path}: {error.strerror}", file=sys.stderr)
         return 2
     except LiteralError as error:
-        print(f"azr run: --input is {error}; give the arguments of one call, for example --input '1, [2]'", file=sys.stderr)
+        print(
+            f"azr run: --input is {error}; give the arguments of one call, for example --input '1, [2]'",
+            file=sys.stderr,
+        )
         return 2
     try:
         with Executor(level, limits, workers=1) as executor:
@@ -122,7 +128,9 @@ def layer_lines(report: LayerReport | None = None) -> list[str]:
         lines.insert(0, "sandbox: full confinement (files, network, processes); level strict can be used")
     else:
         open_ = [word for word in ("files", "network", "processes") if not getattr(report, word)]
-        lines.insert(0, f"sandbox: NOT fully confined, open to programs: {', '.join(open_)}; level strict refuses to run")
+        lines.insert(
+            0, f"sandbox: NOT fully confined, open to programs: {', '.join(open_)}; level strict refuses to run"
+        )
     return lines
 
 

@@ -24,7 +24,16 @@ BOX_BYTES = 64 << 20
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -61,7 +70,7 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 
 
 def namespaces() -> list[str]:
-    """Enter fresh namespaces: mount, pid (for children), network, ipc and host name; and user unless root can do without.
+    """Enter fresh namespaces: mount, pid (for children), network, ipc, host name; and user unless root does without.
 
     Returns their names. Raises OSError when the kernel or the distribution forbids them.
     """
@@ -80,7 +89,16 @@ def namespaces() -> list[str]:
 
 def readable_paths(extra: Iterable[str]) -> list[str]:
     """What a Python program needs to see: the interpreter's own installation and the system's libraries."""
-    wanted = ["/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache"]
+    wanted = [
+        "/usr/lib",
+        "/usr/lib32",
+        "/usr/lib64",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/usr/share/zoneinfo",
+        "/etc/ld.so.cache",
+    ]
     wanted += ["/nix/store", *extra]
     for prefix in {sys.base_prefix, sys.base_exec_prefix}:
         # A prefix of /usr is the whole distribution; its Python lives in /usr/lib, which is there already.
@@ -209,13 +227,14 @@ init_module 175 105; finit_module 313 273; delete_module 176 106; reboot 169 142
 acct 163 89; quotactl 179 60; syslog 103 116; sethostname 170 161; setdomainname 171 162;
 settimeofday 164 170; clock_settime 227 112; clock_adjtime 305 266; adjtimex 159 171;
 iopl 172 -; ioperm 173 -; modify_ldt 154 -; personality 135 92; uselib 134 -; vhangup 153 58; lookup_dcookie 212 18;
-nfsservctl 180 42; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262; inotify_init1 294 26;
-inotify_init 253 -; shmget 29 194; shmat 30 196; shmctl 31 195; semget 64 190; semctl 66 191; semop 65 193;
+nfsservctl 180 42; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262;
+inotify_init1 294 26; inotify_init 253 -; shmget 29 194; shmat 30 196; shmctl 31 195; semget 64 190; semctl 66 191; semop 65 193;
 msgget 68 186; msgsnd 69 189; msgrcv 70 188; msgctl 71 187; mq_open 240 180; mq_unlink 241 181;
 memfd_create 319 279; memfd_secret 447 447; mlock 149 228; mlock2 325 284; mlockall 151 230;
 setuid 105 146; setgid 106 144; setreuid 113 145; setregid 114 143; setresuid 117 147; setresgid 119 149;
 setgroups 116 159; setfsuid 122 151; setfsgid 123 152; capset 126 91;
-sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setparam 142 118; sched_setattr 314 274; setpriority 141 140;
+sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setparam 142 118;
+sched_setattr 314 274; setpriority 141 140;
 ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239; mbind 237 235; set_mempolicy 238 237;
 vmsplice 278 75; splice 275 76; tee 276 77; seccomp 317 277; landlock_add_rule 445 445; mknod 133 -; mknodat 259 33;
 prctl 157 167; prlimit64 302 261; ioctl 16 29; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7; setxattrat 463 463;
@@ -232,11 +251,11 @@ _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _DENY, _ABSENT = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 # What the zygote itself still needs, and its children do not.
-_CHILD_ONLY = (
-    "fork vfork rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open tkill setsid setpgid "
-    "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset seccomp"
-).split()
-_BY_ARGUMENT = "clone clone3 kill tgkill prctl prlimit64 ioctl socketpair".split()
+_CHILD_ONLY = """
+fork vfork rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open tkill setsid setpgid
+setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset seccomp
+""".split()  # noqa: SIM905
+_BY_ARGUMENT = ("clone", "clone3", "kill", "tgkill", "prctl", "prlimit64", "ioctl", "socketpair")
 
 
 def seccomp_supported() -> bool:
@@ -338,7 +357,7 @@ class Seccomp:
         if self._marks:
             pid = struct.pack("<I", os.getpid())
             for at in self._marks:
-                self._buffer[at : at + 4] = pid
+                ctypes.memmove(ctypes.addressof(self._buffer) + at, pid, 4)
         _check(_libc.prctl(PR_SET_SECCOMP, self._two, self._header, self._nought, self._nought), "seccomp")
 
 

@@ -61,7 +61,8 @@ def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
                 keywords[name] = item
         return tuple(args), keywords
 
-    return _guard(evaluate)
+    found: tuple[tuple[Any, ...], dict[str, Any]] = _guard(evaluate)
+    return found
 
 
 def check_arguments(text: str) -> None:
@@ -164,7 +165,11 @@ def _name(node: ast.expr) -> str:
     """The plain name that a node is: inf, math.inf, collections.Counter; empty for anything else."""
     if isinstance(node, ast.Name):
         return node.id
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("math", "collections"):
+    if (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("math", "collections")
+    ):
         return node.attr
     return ""
 

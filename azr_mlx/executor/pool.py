@@ -29,7 +29,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -341,7 +341,9 @@ class Executor:
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # ------------------------------------------------------------------------------------------- the I/O thread
@@ -647,7 +649,9 @@ def _outcome(
     detail = text.decode("utf-8", "replace")
     if status is None:
         status, detail, found = read_frame(frame, work.limits.result_bytes, work.token)
-    return Outcome(status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers)
+    return Outcome(
+        status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers
+    )
 
 
 def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status, str, tuple[object, ...]]:

@@ -19,29 +19,34 @@ _FILE = "<azr program>"
 warnings.filterwarnings("ignore", category=SyntaxWarning, module=r"<azr ")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"<azr ")
 
-ALLOWED_MODULES = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ALLOWED_MODULES = _words(
     "math cmath collections itertools functools heapq bisect string re operator fractions decimal statistics typing "
-    "dataclasses copy enum abc numbers array json textwrap types contextlib graphlib unicodedata __future__".split()
+    "dataclasses copy enum abc numbers array json textwrap types contextlib graphlib unicodedata __future__"
 )
 # The list of AZR section 3.4: refused as any part of an imported name, even inside an allowed module.
-FORBIDDEN_MODULES = frozenset(
+FORBIDDEN_MODULES = _words(
     "logging random multiprocessing pebble subprocess threading datetime time hashlib hmac bcrypt calendar os sys "
-    "environ exit".split()
+    "environ exit"
 )
-FORBIDDEN_NAMES = frozenset(
+FORBIDDEN_NAMES = _words(
     "exec eval open compile input globals locals vars breakpoint help exit quit memoryview id __import__ __builtins__ "
-    "__loader__ __spec__ __build_class__ __file__ __debug__".split()
+    "__loader__ __spec__ __build_class__ __file__ __debug__"
 )
 # What a class of an honest program may define or call by its dunder name.
-ALLOWED_DUNDERS = frozenset(
+ALLOWED_DUNDERS = _words(
     "__init__ __new__ __post_init__ __name__ __doc__ __len__ __iter__ __next__ __getitem__ __setitem__ __delitem__ "
     "__contains__ __call__ __repr__ __str__ __bool__ __int__ __float__ __index__ __hash__ __eq__ __ne__ __lt__ __le__ "
     "__gt__ __ge__ __add__ __radd__ __iadd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ "
     "__pow__ __neg__ __pos__ __abs__ __invert__ __and__ __or__ __xor__ __lshift__ __rshift__ __enter__ __exit__ "
-    "__slots__ __reversed__ __missing__ __format__ __round__ __matmul__ __copy__ __deepcopy__ __class_getitem__".split()
+    "__slots__ __reversed__ __missing__ __format__ __round__ __matmul__ __copy__ __deepcopy__ __class_getitem__"
 )
-FORBIDDEN_ATTRIBUTES = frozenset(
-    "tb_frame tb_next f_back f_globals f_locals f_builtins f_code gi_frame gi_code cr_frame ag_frame mro func_globals".split()
+FORBIDDEN_ATTRIBUTES = _words(
+    "tb_frame tb_next f_back f_globals f_locals f_builtins f_code gi_frame gi_code cr_frame ag_frame mro func_globals"
 )
 
 
@@ -110,8 +115,7 @@ def _forbidden(tree: ast.Module) -> str | None:
             if node.attr in FORBIDDEN_ATTRIBUTES or (_bad_dunder(node.attr) and not _class_name(node, tree)):
                 reason = f"forbidden attribute {node.attr}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in ("getattr", "setattr", "delattr", "hasattr") and not _plain_attribute(node):
-                reason = f"forbidden name {node.func.id}"
+            reason = None if _plain_attribute(node) else f"forbidden name {node.func.id}"
         if reason is not None:
             return reason[:120]
     return None
@@ -133,10 +137,16 @@ def _class_name(node: ast.Attribute, tree: ast.Module) -> bool:
     """`x.__class__.__name__` is a common and harmless way to tell types apart; bare `__class__` is not."""
     if node.attr != "__class__":
         return False
-    return any(isinstance(outer, ast.Attribute) and outer.value is node and outer.attr == "__name__" for outer in ast.walk(tree))
+    return any(
+        isinstance(outer, ast.Attribute) and outer.value is node and outer.attr == "__name__"
+        for outer in ast.walk(tree)
+    )
 
 
 def _plain_attribute(call: ast.Call) -> bool:
+    """Whether a call is none that reaches an attribute by a text which could spell a forbidden one."""
+    if not isinstance(call.func, ast.Name) or call.func.id not in ("getattr", "setattr", "delattr", "hasattr"):
+        return True
     if len(call.args) < 2:
         return False
     name = call.args[1]
@@ -191,7 +201,15 @@ def _rename(tree: ast.Module) -> None:
             kept.update(node.names)
         elif isinstance(node, ast.Attribute):
             kept.add(node.attr)  # a field of a class and a variable may share a name
-    scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
+    scopes = (
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.Lambda,
+        ast.GeneratorExp,
+        ast.ListComp,
+        ast.SetComp,
+        ast.DictComp,
+    )
     for scope in ast.walk(tree):
         if not isinstance(scope, scopes):
             continue

@@ -40,7 +40,7 @@ def _is_group(kind: type) -> bool:
 
 
 class EncodeError(ValueError):
-    """The value is not plain data, or is too large or too deep. The text says which, and never calls the value's code."""
+    """The value is not plain data, too large or too deep. The text says which, and never calls the value's code."""
 
 
 class DecodeError(ValueError):

@@ -55,11 +55,11 @@ HELLO, LOST, FRAME, ENDED, TIMEOUT, MEMORY, OUTPUT, KILLED, EXITED, FORBIDDEN, B
 _CONTROL = 4
 _GETPIPE_SZ = 1032  # F_GETPIPE_SZ of Linux; the only place where pipes are used twice
 # Imports that programs often begin with. `random` is left out, as it reseeds itself in every child.
-_PRELOAD = (
-    "abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq "
-    "itertools json math numbers operator re string textwrap time typing ast keyword traceback linecache "
-    "encodings.latin_1 encodings.ascii"
-).split()
+_PRELOAD = """
+abc bisect cmath collections collections.abc copy dataclasses datetime decimal enum fractions functools heapq
+itertools json math numbers operator re string textwrap time typing ast keyword traceback linecache
+encodings.latin_1 encodings.ascii
+""".split()  # noqa: SIM905
 
 
 def setrlimit(kind: str, soft: int, hard: int | None = None) -> bool:
@@ -238,7 +238,13 @@ class Slot:
     def _landlock(self) -> None:
         read = ["/"]
         if self.box != "/box":
-            read = [*confine.readable_paths(self.settings["read"]), "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+            read = [
+                *confine.readable_paths(self.settings["read"]),
+                "/dev/null",
+                "/dev/zero",
+                "/dev/urandom",
+                "/dev/random",
+            ]
         ruleset, _ = confine.landlock_ruleset(read, [self.box, "/dev/null"])
         if self.alone:
             confine.landlock_restrict(ruleset)
@@ -471,7 +477,8 @@ class Watch:
     def _patience(self) -> float:
         if self.limits is None:
             return _IDLE_TICK
-        wall, cpu = self.limits[0], self.limits[1]
+        wall: float = self.limits[0]
+        cpu: float = self.limits[1]
         return max(0.001, min(_TICK, self.started + wall - time.monotonic(), cpu - self.cpu + 0.001))
 
     def _look(self) -> None:
@@ -531,7 +538,7 @@ class Watch:
         if self.limits is None or self.result.fill < start:
             return False
         (length,) = _HEADER.unpack(self.result.view(start - _HEADER.size, start))
-        return self.result.fill >= start + length
+        return bool(self.result.fill >= start + length)
 
     def reply(self) -> bool:
         """Tell the trainer. False when this slot can no longer be relied on."""

@@ -41,7 +41,7 @@ def test_nothing_is_left_behind(world: World) -> None:
     """Processes, descriptors, boxes and shared memory are as many after two rounds of attacks as after one."""
     shared_memory = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     others = processes()  # of the session's executor
-    quick = [attack for attack in ATTACKS if attack.wall <= 2 ][:70]
+    quick = [attack for attack in ATTACKS if attack.wall <= 2][:70]
     with Executor(workers=2) as made:
         jobs = [
             Job(world.fill(attack.program), ("1",), limits=Limits(0.5, 0.5, 128, 1 << 16, 1 << 16)) for attack in quick
@@ -61,7 +61,9 @@ def test_nothing_is_left_behind(world: World) -> None:
 def test_one_hundred_honest_programs_among_one_hundred_hostile_ones(world: World) -> None:
     """Each honest program is right, each hostile one ends as it should, and none takes longer than its share."""
     limits = Limits(1.0, 0.4, 128, 1 << 16, 1 << 16)
-    hostile = [Job(world.fill(attack.program), ("1",), limits=limits) for attack in ATTACKS if len(attack.program) < 10**6]
+    hostile = [
+        Job(world.fill(attack.program), ("1",), limits=limits) for attack in ATTACKS if len(attack.program) < 10**6
+    ]
     jobs: list[Job] = []
     for number in range(100):
         jobs.append(Job("def f(a):\n    return sum(range(a))", (str(number),)))
@@ -110,7 +112,9 @@ print(json.dumps(report))
 def test_the_attacks_are_contained_for_an_ordinary_user_too(root: Path) -> None:
     """Everything above again as uid 65534, with the system's Python, since root's own may be closed to others."""
     python = "/usr/bin/python3"
-    version = subprocess.run([python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True)
+    version = subprocess.run(
+        [python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True
+    )
     if version.stdout.strip() != "True":
         pytest.skip(f"{python} is not Python 3.11 or newer")
     done = subprocess.run(

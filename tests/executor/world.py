@@ -68,7 +68,7 @@ class World:
             if place.is_dir():
                 found += [f"{place}/{name}" for name in os.listdir(place) if "pwn" in name or place == self.folder]
         state = (self.folder / "secret").stat()
-        return sorted(found) + [(self.folder / "secret").read_text(), str(state.st_mtime_ns)]
+        return [*sorted(found), (self.folder / "secret").read_text(), str(state.st_mtime_ns)]
 
     def fill(self, program: str) -> str:
         for mark, value in {
