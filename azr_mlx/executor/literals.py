@@ -74,6 +74,9 @@ def _call(text: str) -> ast.Call:
     # The line break ends a trailing comment; the name `_` must be what the parentheses call.
     body = _parse(f"_({text}\n)", text).body
     if isinstance(body, ast.Call) and isinstance(body.func, ast.Name) and body.func.id == "_" and body.col_offset == 0:
+        names = [keyword.arg for keyword in body.keywords if keyword.arg is not None]
+        if len(names) != len(set(names)):
+            raise LiteralError("an argument is given twice")
         return body
     raise LiteralError("not the arguments of exactly one call")
 

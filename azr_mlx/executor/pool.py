@@ -328,7 +328,7 @@ class Executor:
         return [future.result() for future in [self.submit(job) for job in jobs]]
 
     def close(self) -> None:
-        """End every process, remove every folder. Jobs that are still waiting get SANDBOX_ERROR. May be called again."""
+        """End every process, remove every folder. Waiting jobs get SANDBOX_ERROR. May be called again."""
         with self._lock:
             if self._closed:
                 return

@@ -151,7 +151,7 @@ def _plain_attribute(call: ast.Call) -> bool:
         return False
     name = call.args[1]
     if not isinstance(name, ast.Constant):
-        return isinstance(name, ast.Name | ast.JoinedStr | ast.Subscript) is False
+        return False
     return type(name.value) is str and not _bad_dunder(name.value) and name.value not in FORBIDDEN_ATTRIBUTES
 
 

@@ -443,7 +443,11 @@ class Watch:
                 events = poll.poll(self._patience() * 1000)
                 for fd, _ in events:
                     if fd in readers:
-                        self._take(fd)
+                        if self.limits is None:
+                            # It has begun to write, so the mark with its limits is there: read that first.
+                            self._take(self.result_fd)
+                        if fd != self.result_fd or not self._complete():
+                            self._take(fd)
                     elif fd == pidfd:
                         self.verdict = self.verdict or ENDED
                     else:
@@ -516,11 +520,15 @@ class Watch:
         buffer = self.slot.buffers[self.readers.index(fd)]
         limits = self.limits
         cap = 1 << 16 if limits is None else limits[4] + (1 << 16) if is_result else limits[3]
-        if buffer.fill > cap or not buffer.read(fd, cap):
+        try:
+            more = buffer.fill <= cap and buffer.read(fd, cap)
+        except BlockingIOError:
+            return True
+        if not more:
             self.slot.poll.unregister(fd)  # over its cap (said below, when it went over), or closed
             self.slot.spoiled = True
             return False
-        if buffer.fill > cap and (not self.verdict or self.verdict == ENDED):
+        if buffer.fill > cap and (not self.verdict or self.verdict == ENDED or (self.verdict == FRAME and not is_result)):
             self.verdict = BAD_RESULT if is_result else OUTPUT
             self.detail = f"over {cap} bytes"
             self.slot.spoiled = True

@@ -1,0 +1,197 @@
+"""The encoding: every plain value survives it exactly, and no bytes make the decoder do anything but refuse."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections import Counter, OrderedDict, defaultdict
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from azr_mlx.executor.pool import Status, read_frame
+from azr_mlx.executor.values import DecodeError, EncodeError, canonical, decode, encode, equal, has_nan
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text(st.characters())  # lone surrogates included
+    | st.binary()
+)
+keys = st.recursive(
+    st.none() | st.integers() | st.text() | st.binary(), lambda k: st.tuples(k, k) | st.frozensets(k), max_leaves=4
+)
+plain = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(keys, inner) | st.sets(keys),
+    max_leaves=20,
+)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equal in type, order and bits: nan is nan, 0.0 is not -0.0, {1: 0, 2: 0} is not {2: 0, 1: 0}."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, float):
+        return (first == second and math.copysign(1, first) == math.copysign(1, second)) or first != first != second
+    if isinstance(first, complex):
+        return same(first.real, second.real) and same(first.imag, second.imag)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    if isinstance(first, dict):
+        return len(first) == len(second) and all(map(same, first.items(), second.items()))
+    return bool(first == second)
+
+
+@given(plain)
+def test_any_plain_value_survives_the_encoding_exactly(value: Any) -> None:
+    assert same(decode(encode(value)), value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_value_or_a_decode_error(data: bytes) -> None:
+    try:
+        value = decode(data)
+    except DecodeError:
+        return
+    assert same(decode(encode(value)), value)
+
+
+@given(plain, st.integers(0), st.binary(max_size=4))
+def test_damaged_encodings_are_a_value_or_a_decode_error(value: Any, place: int, piece: bytes) -> None:
+    data = encode(value)
+    at = place % len(data)
+    try:
+        decode(data[:at] + piece + data[at + len(piece) :])
+    except DecodeError:
+        pass
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_on_the_result_pipe_are_a_status(data: bytes) -> None:
+    for frame in (data, b"o" + data, b"x" + data):
+        status, detail, values = read_frame(frame, 1000)
+        assert isinstance(status, Status)
+        assert isinstance(detail, str)
+        assert isinstance(values, tuple)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_pass_a_test_without_its_token(data: bytes) -> None:
+    assert read_frame(b"o" + data, 1000, os.urandom(16))[0] is not Status.OK
+
+
+def test_a_pickle_is_never_unpickled(tmp_path: Any) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "pwn"),)
+
+    with pytest.raises(DecodeError):
+        decode(pickle.dumps(Bomb()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_int_of_five_thousand_digits_needs_no_decimal_text() -> None:
+    assert decode(encode(10**5000)) == 10**5000
+
+
+def test_special_floats_keep_their_bits() -> None:
+    value = [float("nan"), float("inf"), -float("inf"), -0.0, 1e400]
+    assert same(decode(encode(value)), value)
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+class AlwaysEqual(int):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+
+class Meta(type):
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    __hash__ = type.__hash__
+
+
+class Liar(metaclass=Meta):
+    def __len__(self) -> int:
+        return 0
+
+    def items(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize("value", [Colour.RED, AlwaysEqual(3), Liar(), object(), len, range(3), bytearray(b"x"), int])
+def test_only_exact_plain_types_are_data(value: object) -> None:
+    with pytest.raises(EncodeError, match="not plain data"):
+        encode([value])
+
+
+@pytest.mark.parametrize("value", [Counter("aab"), OrderedDict(a=1), defaultdict(int, a=1)])
+def test_the_dicts_of_collections_become_the_dict_they_equal(value: dict[Any, Any]) -> None:
+    assert decode(encode(value)) == value
+    assert type(decode(encode(value))) is dict
+
+
+def test_size_and_depth_are_capped() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    wide: list[Any] = [1]
+    for _ in range(60):
+        wide = [wide, wide]
+    for value, why in (
+        (cycle, "too deep"),
+        (wide, "too large"),
+        ("a" * 2_000_000, "too large"),
+        (1 << 10**8, "too large"),
+    ):
+        with pytest.raises(EncodeError, match=why):
+            encode(value)
+    with pytest.raises(DecodeError):
+        decode(b"l\x01\0\0\0" * 100_000 + b"N")
+    with pytest.raises(DecodeError):
+        decode(b"l\xff\xff\xff\xff" + b"N" * 100)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "answer"),
+    [
+        (1, 1.0, True),
+        (1, True, True),
+        ({1, 2}, {2, 1}, True),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ([1], (1,), False),
+        ("1", 1, False),
+        (float("nan"), float("nan"), False),
+        (0.1 + 0.2, 0.3, False),
+        (AlwaysEqual(3), 3, False),
+        (Liar(), {}, False),
+    ],
+)
+def test_equality_is_pythons_on_plain_data_and_false_on_anything_else(first: Any, second: Any, answer: bool) -> None:
+    assert equal(first, second) is answer
+
+
+def test_one_nan_object_is_not_equal_to_itself_even_in_a_list() -> None:
+    nan = float("nan")
+    assert [nan] == [nan]  # Python's shortcut for identical objects
+    assert not equal([nan], [nan])
+    assert has_nan({"a": [1, (2, nan)]})
+
+
+def test_canonical_bytes_ignore_the_order_of_sets_and_dicts_but_not_types() -> None:
+    assert canonical({"a": 1, "b": 2}) == canonical({"b": 2, "a": 1})
+    assert canonical([float("nan")]) == canonical([-float("nan")])
+    assert len({canonical(value) for value in (1, 1.0, True, "1", [1], (1,), {1}, frozenset({1}))}) == 8
