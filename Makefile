@@ -70,7 +70,7 @@ generate: $(CORE) ## Let a model write, with or without an adapter [MODEL=m] [AD
 	@$(BIN)/python -m mlx_lm generate --model $(or $(MODEL),checkpoints/qwen3-nano) $(if $(ADAPTER),--adapter-path $(ADAPTER)) --prompt "$$PROMPT" $(ARGS)
 
 nano: $(CORE) ## Pre-train the embedded model again, from scratch (hours on a CPU)
-	@$(BIN)/python checkpoints/qwen3-nano/train.py $(ARGS)
+	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py $(ARGS)
 
 test: $(DEV) ## Run the tests [ARGS="-k name"]
 	@$(BIN)/python -m pytest $(ARGS)

@@ -33,7 +33,7 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping: the step that is under way is given up, everything before it is saved ...", file=sys.stderr)
+        sys.stderr.write("\nstopping: the step under way is given up, everything before it is saved ...\n")
 
     def check(self) -> None:
         from azr_mlx.tracker import Interrupted
@@ -99,7 +99,7 @@ def _check_changes(saved: config.Config, settings: config.Config, run: Path) -> 
     if fixed:
         raise UsageError(f"{run} cannot go on with another {'; '.join(fixed)}: start a new run, or leave it as it was")
     for key, old, new in changed:
-        print(f"resuming with {key} = {new!r} (it was {old!r})")
+        sys.stderr.write(f"resuming with {key} = {new!r} (it was {old!r})\n")
 
 
 def _executor(settings: config.Config) -> Executor:

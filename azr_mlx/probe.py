@@ -79,7 +79,7 @@ def keys(tasks: Sequence[Task]) -> set[str]:
 
 
 def measure(policy: SpeakingPolicy, solver: Any, tasks: Sequence[Task], config: Config, phase: Any) -> Score:
-    """Solve every probe task greedily and `evaluation.samples` times at temperature 1, with the same draws each time."""
+    """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
     prompts = [solver.ask(task) for task in tasks]
     rates: dict[float, list[float]] = {}
     for temperature, n in ((0.0, 1), (1.0, config.evaluation.samples)):

@@ -2,7 +2,7 @@
 
 A style turns a task, or the wish for one, into a `Prompt`. There are three:
 
-- `R1`: one line of instruction, `User:` and `Assistant: <think>`; for base models (AZR section 3, appendix C; our wording).
+- `R1`: an instruction, `User:` and `Assistant: <think>`; for base models (AZR section 3, appendix C; our wording).
 - `Chat`: the same letters through the model's own chat template, no tags asked for; for instruct models.
 - `Compact`: a heading and fenced blocks, no words; for the embedded nano model.
 

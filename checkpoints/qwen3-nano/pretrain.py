@@ -2,7 +2,7 @@
 
     python checkpoints/qwen3-nano/pretrain.py --out checkpoints/qwen3-nano
 
-A Qwen3 of 1.6 M parameters reads worked examples from `grammar.py` and learns to write the replies in them. The last
+A Qwen3 of 1.1 M parameters reads worked examples from `grammar.py` and learns to write the replies in them. The last
 part of the schedule trains through the 4-bit grid (straight-through rounding, Bengio et al. 2013, section 4), so that
 the quantized weights that are shipped are the ones that were trained. Writes the tokenizer, the 4-bit MLX weights in
 the Hugging Face layout, the probe set and a log. Every random choice derives from --seed; --state keeps a file from
@@ -51,11 +51,11 @@ SPLIT = r"```[a-z]*\n|\n```\n|\n[ ]*| ?(?:def|return|for|in|if) |[a-z_]+|[A-Z]|[
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
-    "hidden_size": 192,
-    "num_hidden_layers": 4,
-    "intermediate_size": 512,
-    "num_attention_heads": 3,
-    "num_key_value_heads": 1,
+    "hidden_size": 128,
+    "num_hidden_layers": 5,
+    "intermediate_size": 384,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
     "head_dim": 64,
     "hidden_act": "silu",
     "attention_bias": False,
@@ -93,7 +93,10 @@ def write_tokenizer(out: Path, seed: int) -> None:
     )
     tokenizer.train_from_iterator(grammar.tokenizer_text(random.Random(seed), 6000), trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
     )
     # Prompts are whole texts, so a conversation is its texts in a row.
     fast.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -199,10 +202,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
-    parser.add_argument("--lr", type=float, default=0.02, help="of the matrices (muon) or of everything (adamw)")
-    parser.add_argument("--slips", type=float, default=0.25, help="share of wrong answers in the lessons")
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
+    parser.add_argument("--lr", type=float, default=0.003, help="of the matrices (muon) or of everything (adamw)")
+    parser.add_argument("--slips", type=float, default=0.0, help="share of wrong answers in the lessons")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
     parser.add_argument("--state", type=Path, help="file to go on from, and to write every 250 steps")
@@ -245,8 +248,10 @@ def main() -> None:
 
     small_lr = 0.004 if args.optimizer == "muon" else args.lr
     small = optim.AdamW(small_lr, betas=[0.9, 0.98], weight_decay=0.0, bias_correction=True)
-    big = optim.Muon(args.lr, momentum=0.95, weight_decay=0.01) if args.optimizer == "muon" else optim.AdamW(
-        args.lr, betas=[0.9, 0.98], weight_decay=0.05, bias_correction=True
+    big = (
+        optim.Muon(args.lr, momentum=0.95, weight_decay=0.01)
+        if args.optimizer == "muon"
+        else optim.AdamW(args.lr, betas=[0.9, 0.98], weight_decay=0.05, bias_correction=True)
     )
     optimizer = optim.MultiOptimizer([big, small], [lambda path, w: w.ndim == 2 and "embed" not in path])
     optimizer.init(model.trainable_parameters())
@@ -268,6 +273,17 @@ def main() -> None:
         negative = mx.logsumexp(logits, -1) - mx.take_along_axis(logits, targets[:, None], -1)[:, 0]
         return (negative * weights).sum() / weights.sum()
 
+    @mx.custom_function
+    def swiglu(gate: Any, up: Any) -> Any:
+        return gate / (1 + mx.exp(-gate)) * up
+
+    @swiglu.vjp
+    def swiglu_vjp(primals: Any, cotangent: Any, output: Any) -> Any:
+        gate, up = primals
+        sigmoid = 1 / (1 + mx.exp(-gate))
+        return cotangent * up * sigmoid * (1 + gate * (1 - sigmoid)), cotangent * gate * sigmoid
+
+    qwen3.swiglu = swiglu  # the same function; on a CPU a third faster than mlx_lm's with its derivative
     gradient = nn.value_and_grad(model, loss)
     probe = held_out_lessons(tokenizer, 256)
 
@@ -279,7 +295,13 @@ def main() -> None:
         greedy = mx.all((logits.argmax(-1) == targets) | (weights == 0), -1)
         return {"deduction_t1": right.mean().item(), "deduction_greedy": greedy.mean().item()}
 
-    log(event="start", device=profile.device_name, mlx=mx.__version__, start=start, **{k: str(v) for k, v in vars(args).items()})
+    log(
+        event="start",
+        device=profile.device_name,
+        mlx=mx.__version__,
+        start=start,
+        **{k: str(v) for k, v in vars(args).items()},
+    )
     began, seen, running = time.time(), 0, 0.0
     batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.slips, args.batch_tokens)
     for step, (place, (tokens, targets, weights)) in zip(range(start, args.steps), batches, strict=False):
@@ -299,8 +321,10 @@ def main() -> None:
         mx.eval(value, model.state, optimizer.state)
         seen += int((tokens != PAD).sum())
         running += value.item()
-        if (step + 1) % 50 == 0:
-            log(step=step + 1, loss=running / 50, lr=rate(step), tokens=seen, seconds=time.time() - began, **held_out())
+        if (step + 1) % 100 == 0:
+            log(
+                step=step + 1, loss=running / 100, lr=rate(step), tokens=seen, seconds=time.time() - began, **held_out()
+            )
             running = 0.0
         if args.state and ((step + 1) % 250 == 0):
             state = {f"m.{k}": v for k, v in tree_flatten(model.parameters())}

@@ -14,7 +14,9 @@ from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, T
 STYLE = Compact()
 TAGS = R1(Letters(5.0, ("math",)))
 SQUARE = Task(Kind.ABDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
-DOUBLE = Task(Kind.INDUCTION, "def f(a):\n    return a * 2", tuple(Case(str(i), str(2 * i)) for i in range(6)), "double")
+DOUBLE = Task(
+    Kind.INDUCTION, "def f(a):\n    return a * 2", tuple(Case(str(i), str(2 * i)) for i in range(6)), "double"
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def propose_induction(executor: Executor, inputs: list[str], message: str = "hin
 
 def test_a_proposal_becomes_a_task_with_the_output_that_python_gives(executor):
     verdict = propose(executor, "def f(a, b):\n    return [a] + b", "'x', ['y']")
-    assert verdict.task == Task(Kind.DEDUCTION, "def f(a, b):\n    return [a] + b", (Case("'x', ['y']", "['x', 'y']"),), step=3)
+    assert verdict.task == Task(
+        Kind.DEDUCTION, "def f(a, b):\n    return [a] + b", (Case("'x', ['y']", "['x', 'y']"),), step=3
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +98,10 @@ def test_an_induction_proposal_must_be_worth_solving(executor, inputs, message, 
 
 
 def test_inputs_that_all_give_the_same_output_are_refused(executor):
-    assert propose_induction(executor, ["1", "2", "3", "4"], program="def f(a):\n    return a > 0").why == "constant output"
+    assert (
+        propose_induction(executor, ["1", "2", "3", "4"], program="def f(a):\n    return a > 0").why
+        == "constant output"
+    )
 
 
 def test_a_base_model_must_think_before_it_answers(executor):
@@ -124,7 +131,9 @@ def test_an_output_is_compared_as_a_value(gold, answer, right):
     assert judge_output(gold, answer).correct is right
 
 
-@pytest.mark.parametrize(("answer", "right"), [("-4", True), ("4.0", True), ("5", False), ("5) or (True", False), ("f(2)", False)])
+@pytest.mark.parametrize(
+    ("answer", "right"), [("-4", True), ("4.0", True), ("5", False), ("5) or (True", False), ("f(2)", False)]
+)
 def test_any_input_that_gives_the_output_is_right(executor, answer, right):
     solver = Solver(STYLE, executor)
     verdict = solver.judge(says(solver.ask(SQUARE), f"```input\n{answer}\n```\n"))()
@@ -158,7 +167,9 @@ def test_a_reply_without_its_block_is_malformed(executor):
 
 
 def test_the_task_lends_its_imports_to_an_induction_solver(executor):
-    task = Task(Kind.INDUCTION, "import math\ndef f(a):\n    return math.gcd(a, 4)", tuple(Case(str(i), "2") for i in (2, 6)))
+    task = Task(
+        Kind.INDUCTION, "import math\ndef f(a):\n    return math.gcd(a, 4)", tuple(Case(str(i), "2") for i in (2, 6))
+    )
     assert Solver(STYLE, executor).judge_program(task, "def f(a):\n    return math.gcd(4, a)")().correct
 
 
@@ -183,6 +194,7 @@ def test_every_letter_opens_the_reply_that_its_parser_reads(role, kind):
             prompt = style.propose(kind, [task])
         assert prompt.role is role
         assert prompt.kind is kind
-        assert prompt.text.endswith(prompt.opening) and prompt.opening
+        assert prompt.opening
+        assert prompt.text.endswith(prompt.opening)
         shown = task.program if role is Role.PROPOSE or kind is not Kind.INDUCTION else "```message\ndouble"
         assert shown in prompt.text

@@ -16,7 +16,9 @@ from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Scored, Stop,
 VALID, INVALID = Verdict(True, True, "ok"), Verdict(False, False, "syntax error")
 
 
-def scored(reward: float, tokens: int = 10, role: Role = Role.SOLVE, kind: Kind = Kind.DEDUCTION, prompt: str = "p") -> Scored:
+def scored(
+    reward: float, tokens: int = 10, role: Role = Role.SOLVE, kind: Kind = Kind.DEDUCTION, prompt: str = "p"
+) -> Scored:
     completion = Completion((0,) * tokens, (0.0,) * tokens, "", Stop.EOS)
     return Scored(Rollout(Prompt(role, kind, prompt), (), completion), VALID, reward)
 
