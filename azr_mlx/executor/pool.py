@@ -421,11 +421,11 @@ class Executor:
             # The one that has been idle longest has its next child ready and waiting.
             free.sort(key=lambda slot: slot.idle_since, reverse=True)
             while free and waiting and self._running < self.workers:
-                self._give(free.pop(), waiting.popleft())
+                work = waiting.popleft()
+                if work.tries or work.future.set_running_or_notify_cancel():
+                    self._give(free.pop(), work)
 
     def _give(self, slot: _Slot, work: _Work) -> None:
-        if not work.tries and not work.future.set_running_or_notify_cancel():
-            return
         work.tries += 1
         slot.work = work
         slot.unsent = memoryview(work.payload)

@@ -379,7 +379,6 @@ class Slot:
         os._exit(0)
 
     def _confine(self) -> None:
-        os.closerange(_CONTROL + 1, 64)
         if not self.alone:
             if confine.LINUX:
                 confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -393,6 +392,7 @@ class Slot:
                 confine.landlock_restrict(self.ruleset)
             if self.level != "off":
                 setrlimit("NPROC", 0 if self.filter is None else 128)  # 128 threads, as new processes are denied
+        os.closerange(_CONTROL + 1, 64)
         if self.filter is not None:
             self.filter.install()
 
@@ -528,7 +528,9 @@ class Watch:
             self.slot.poll.unregister(fd)  # over its cap (said below, when it went over), or closed
             self.slot.spoiled = True
             return False
-        if buffer.fill > cap and (not self.verdict or self.verdict == ENDED or (self.verdict == FRAME and not is_result)):
+        if buffer.fill > cap and (
+            not self.verdict or self.verdict == ENDED or (self.verdict == FRAME and not is_result)
+        ):
             self.verdict = BAD_RESULT if is_result else OUTPUT
             self.detail = f"over {cap} bytes"
             self.slot.spoiled = True

@@ -55,17 +55,18 @@ def test_the_conformance_cases_hold(executor: Executor, shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "same", "truncated", "empty", "unstable"),
-    [("7b_coder_seed_io.jsonl", 245, 7, 1, 3), ("7b_coder_code_f_seed_io.jsonl", 2473, 26, 30, 27)],
+    ("name", "same", "truncated", "empty", "unstable", "by_chance"),
+    [("7b_coder_seed_io.jsonl", 245, 7, 1, 3, 0), ("7b_coder_code_f_seed_io.jsonl", 2473, 26, 30, 26, 1)],
 )
 def test_the_released_seeds_give_their_recorded_outputs(
-    executor: Executor, shared: Path, name: str, same: int, truncated: int, empty: int, unstable: int
+    executor: Executor, shared: Path, name: str, same: int, truncated: int, empty: int, unstable: int, by_chance: int
 ) -> None:
     """Every recorded output comes out again, but for three faults of the record.
 
     Cut to 400 characters with dots in the middle; empty, because the program failed; and, besides those two known
     ones, outputs that depend on the order of a set of texts, hence on the hash seed of a process that is long gone:
-    the determinism check refuses exactly those programs.
+    the determinism check refuses those programs, but for one whose set of two words happens to come in the same
+    order under seeds 0 and 1.
     """
     count = dict.fromkeys(("same", "truncated", "empty", "unstable", "other"), 0)
     jobs, recorded = [], []
@@ -75,8 +76,7 @@ def test_the_released_seeds_give_their_recorded_outputs(
         for text, output in zip(inputs, row.get("outputs") or [row["output"]], strict=True):
             jobs.append(Job(row["snippet"], (text,)))
             recorded.append(output)
-    checks = [executor.submit_check(job) for job in jobs]
-    for job, outcome, check, output in zip(jobs, executor.run(jobs), checks, recorded, strict=True):
+    for job, outcome, output in zip(jobs, executor.run(jobs), recorded, strict=True):
         try:
             fits = outcome.ok and equal(outcome.value, parse_value(output))
         except LiteralError:
@@ -87,9 +87,8 @@ def test_the_released_seeds_give_their_recorded_outputs(
             count["same"] += 1
         elif "..." in output and len(output) > 390:
             count["truncated"] += 1
-        elif check.result().status.value == "not-deterministic":
+        elif executor.submit_check(job).result().status.value == "not-deterministic":
             count["unstable"] += 1
         else:
             count["other"] += 1
-            print(job, outcome, output)
-    assert count == {"same": same, "truncated": truncated, "empty": empty, "unstable": unstable, "other": 0}
+    assert count == {"same": same, "truncated": truncated, "empty": empty, "unstable": unstable, "other": by_chance}

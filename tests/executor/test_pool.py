@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import job
-from world import descriptors, processes
+from world import descriptors, family, processes
 
 from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, Status, find_layers
 
@@ -42,23 +42,30 @@ def test_outcomes_come_in_the_order_of_the_jobs(executor: Executor) -> None:
 
 
 @linux
-def test_a_killed_zygote_is_replaced_and_its_job_tried_again() -> None:
-    """All processes of the pool are killed, twice, while it works: every answer is right all the same."""
+@pytest.mark.parametrize("victim", ["keeper", "zygote"])
+def test_a_killed_slot_is_replaced_and_its_job_tried_again(victim: str) -> None:
+    """The processes that run programs are killed, twice, while they work: every answer is right all the same."""
     with Executor(workers=2) as made:
-        before = processes()
+        made.run([job("return a")] * 4)
+        time.sleep(0.2)  # the next children are forked ahead
+        before = family(made)
         futures = [made.submit(job("import time\ntime.sleep(0.05)\nreturn a + 1", str(n))) for n in range(40)]
         for _ in range(2):
             time.sleep(0.25)
-            for pid in processes():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            tops = [slot.process.pid for slot in made._slots if slot.process is not None]
+            for pid in tops if victim == "keeper" else [child for top in tops for child in children(top)]:
+                os.kill(pid, signal.SIGKILL)
         assert [future.result(timeout=30).value for future in futures] == [n + 1 for n in range(40)]
         assert made.counters["slots-replaced"] >= 2
         assert made.counters["retries"] >= 1
         assert made.counters["sandbox-error"] == 0
-        assert len(processes()) == len(before)
+        time.sleep(0.3)
+        assert len(family(made)) == len(before)
+
+
+def children(parent: int) -> list[int]:
+    with open(f"/proc/{parent}/task/{parent}/children") as file:
+        return [int(word) for word in file.read().split()]
 
 
 @linux
@@ -66,7 +73,7 @@ def test_a_stopped_zygote_is_given_up_after_its_grace() -> None:
     with Executor(workers=1) as made:
         future = made.submit(job("import time\ntime.sleep(0.3)\nreturn a", limits=Limits(wall_seconds=0.5)))
         time.sleep(0.1)
-        for pid in processes():
+        for pid in family(made):
             os.kill(pid, signal.SIGSTOP)
         assert future.result(timeout=20).value == 1
         assert made.counters["slots-replaced"] == 1
@@ -80,7 +87,7 @@ def test_a_job_whose_slot_always_dies_is_a_sandbox_error_not_a_wrong_answer() ->
         def killer() -> None:
             while not stop.is_set():
                 time.sleep(0.15)
-                for pid in processes():
+                for pid in family(made):
                     try:
                         os.kill(pid, signal.SIGKILL)
                     except ProcessLookupError:
@@ -222,12 +229,12 @@ def test_each_layer_alone_may_be_missing(without: list[str]) -> None:
         assert set(without) <= set(made.layers.missing)
         assert made.submit(job("return a")).result().value == 1
         time.sleep(0.2)
-        before = len(processes())
+        before = len(family(made))
         for body in (fork, daemon):
             made.submit(job(body)).result()
         assert made.submit(job("import os\nreturn os.listdir('.')")).result().value == []
         time.sleep(0.3)
-        assert len(processes()) == before
+        assert len(family(made)) == before
     finally:
         made.close()
 

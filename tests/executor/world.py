@@ -112,6 +112,23 @@ def processes() -> set[int]:
     return found
 
 
+def family(executor: Executor) -> set[int]:
+    """Processes of one executor (Linux)."""
+    tops = {slot.process.pid for slot in executor._slots if slot.process is not None}
+    found: set[int] = set()
+    for pid in processes():
+        at = pid
+        while at > 1 and at not in tops:
+            try:
+                with open(f"/proc/{at}/stat") as file:
+                    at = int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                break
+        if at in tops:
+            found.add(pid)
+    return found
+
+
 def descriptors() -> int:
     for folder in ("/proc/self/fd", "/dev/fd"):
         if os.path.isdir(folder):
