@@ -40,6 +40,11 @@ class Backbone:
         """V: rows of the embedding, which may exceed what the tokenizer knows."""
         return int(self.trunk.embed_tokens.weight.shape[0])
 
+    @property
+    def width(self) -> int:
+        """D: numbers of a hidden state."""
+        return int(self.trunk.norm.weight.shape[0])
+
     def hidden(self, tokens: mx.array, cache: Sequence[Any] | None = None) -> mx.array:
         """Tokens (B, T) to final hidden states (B, T, D), after the last norm."""
         return self.trunk(tokens, cache=cache)

@@ -276,10 +276,11 @@ class Policy:
         """The trainer's log-probability of every completion token, float32 (K,) for each rollout."""
         rows = [_row(rollout, 0.0) for rollout in rollouts]
         result: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
-        for pack in losses.micro_batches(rows, self.optim.micro_batch_tokens):
-            values = np.array(losses.logprobs(self.backbone, losses.Batch.pad([rows[i] for i in pack])))
-            ends = np.cumsum([len(rows[i].completion) for i in pack])
-            for i, part in zip(pack, np.split(values, ends[:-1]), strict=True):
+        for pack in losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain):
+            batch = losses.Batch.pad([rows[i] for i in pack.rows], pack.shared)
+            values = np.array(losses.logprobs(self.backbone, batch))
+            ends = np.cumsum([len(rows[i].completion) for i in pack.rows])
+            for i, part in zip(pack.rows, np.split(values, ends[:-1]), strict=True):
                 result[i] = part
         return result
 
@@ -331,11 +332,12 @@ class Policy:
                 reference = self.logprobs([rollout for rollout, _ in chosen])
         rows = [_row(rollout, advantage, old[i], reference[i]) for i, (rollout, advantage) in enumerate(chosen)]
         rows = [row for row in rows if row.completion]
-        packs = losses.micro_batches(rows, self.optim.micro_batch_tokens)
+        packs = losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
+        batches = [losses.Batch.pad([rows[i] for i in pack.rows], pack.shared) for pack in packs]
         sums, norm, rate = losses.Sums(), 0.0, self.learning_rate()
         first: losses.Sums | None = None
         for _ in range(config_.updates_per_batch):
-            sums, norm, rate = self._one_step([[rows[i] for i in pack] for pack in packs], objective, denominator)
+            sums, norm, rate = self._one_step(batches, objective, denominator)
             first = first or sums
         assert first is not None
         tokens = max(1, sums.tokens)
@@ -358,22 +360,23 @@ class Policy:
             extra={
                 "micro_batches": float(len(packs)),
                 "rows_skipped": float(len(rollouts) - len(rows)),
+                "computed_tokens": float(sum(batch.computed for batch in batches)),
+                "row_tokens": float(sum(map(len, rows))),
                 "importance_capped": first.capped / tokens,
             },
         )
 
     def _one_step(
-        self, packs: list[list[losses.Row]], objective: losses.Objective, denominator: int
+        self, batches: Sequence[losses.Batch], objective: losses.Objective, denominator: int
     ) -> tuple[losses.Sums, float, float]:
         """Gradient over all micro-batches and one optimizer step: (sums, gradient norm, learning rate)."""
         rate = self.learning_rate()
         gradients: losses.Gradients = {}
         sums = losses.Sums()
-        for rows in packs:
-            more, part = losses.gradient(self.backbone, losses.Batch.pad(rows), objective)
+        for batch in batches:
+            more, part = losses.gradient(self.backbone, batch, objective, keep=not self.optim.checkpoint_layers)
             gradients = {name: gradients[name] + g for name, g in more.items()} if gradients else more
             mx.eval(gradients)
-            part.logprobs.clear()
             sums = sums + part
         if not gradients:
             # Nothing to learn. Moments and schedule stay as they are: a step of zeros would still move the weights.

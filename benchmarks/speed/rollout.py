@@ -32,7 +32,10 @@ from azr_mlx.policy import Policy  # noqa: E402
 
 def prompts_of(number: int, length: int, group: int, shared: int) -> list[tuple[int, ...]]:
     """`number` rows in groups of equal prompts; the first `shared` tokens are the same in all."""
-    return [tuple((7 * i + (0 if i < shared else 13 * (row // group))) % 250 for i in range(length)) for row in range(number)]
+    return [
+        tuple((7 * i + (0 if i < shared else 13 * (row // group))) % 250 for i in range(length))
+        for row in range(number)
+    ]
 
 
 def ours(policy: Policy, prompts: list[tuple[int, ...]], limits: list[int], width: int) -> tuple[float, int]:
@@ -45,7 +48,11 @@ def ours(policy: Policy, prompts: list[tuple[int, ...]], limits: list[int], widt
 def batch_generator(policy: Policy, prompts: list[tuple[int, ...]], limits: list[int], width: int) -> tuple[float, int]:
     start = time.perf_counter()
     generator = BatchGenerator(
-        policy.model, stop_tokens=[], sampler=mx.random.categorical, completion_batch_size=width, prefill_batch_size=width
+        policy.model,
+        stop_tokens=[],
+        sampler=mx.random.categorical,
+        completion_batch_size=width,
+        prefill_batch_size=width,
     )
     generator.insert([list(p) for p in prompts], max_tokens=limits)
     written = 0

@@ -86,7 +86,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "qwen3": plain,
         "quantized": root / "quantized",
-        "wide": build_model(folder("wide"), vocab_size=40_000, num_hidden_layers=1),
+        "wide": build_model(folder("wide"), vocab_size=20_000, num_hidden_layers=1),
         "qwen3-untied": build_model(folder("qwen3-untied"), tied=False),
         "qwen2": build_model(folder("qwen2"), "qwen2"),
         "llama": build_model(folder("llama"), "llama"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
 from conftest import prompt
 from mlx.utils import tree_flatten
 
-import mlx.core as mx
 from azr_mlx import types
 from azr_mlx.weights import ModelNotFound
 
@@ -114,7 +115,7 @@ def test_a_batch_without_any_advantage_leaves_the_policy_alone(load):
 
 
 def test_small_micro_batches_give_the_same_step(load):
-    one, many = load(grad_clip=0.0), load(grad_clip=0.0, micro_batch_tokens=64)
+    one, many = load(grad_clip=0.0), load(grad_clip=0.0, micro_batch_tokens=64, checkpoint_layers=True)
     rollouts = rollouts_of(one)
     a, b = one.update(rollouts, advantages_of(rollouts)), many.update(rollouts, advantages_of(rollouts))
     assert (a.extra["micro_batches"], b.extra["micro_batches"] > 3) == (1, True)
@@ -145,7 +146,9 @@ def test_reused_batches_are_clipped_and_kl_is_measured_to_the_adapters_off(load)
 def test_the_sampler_trainer_gap_is_weighed_when_old_logprobs_are_recomputed(load):
     policy = load(recompute_old_logprobs=True, importance_cap=1.5)
     rollouts = [
-        types.Rollout(r.prompt, r.prompt_tokens, types.Completion(c.tokens, tuple(lp - 1 for lp in c.logprobs), c.text, c.stop))
+        types.Rollout(
+            r.prompt, r.prompt_tokens, types.Completion(c.tokens, tuple(lp - 1 for lp in c.logprobs), c.text, c.stop)
+        )
         for r in rollouts_of(policy)
         for c in [r.completion]
     ]
@@ -177,7 +180,8 @@ def test_a_fresh_policy_is_the_model_and_its_adapters_follow_the_seed(load):
     one, same, other = load(seed=1), load(seed=1), load(seed=2)
     assert_same(one.state(), same.state())
     assert not mx.array_equal(
-        one.state()["adapter.model.layers.0.mlp.up_proj.lora_a"], other.state()["adapter.model.layers.0.mlp.up_proj.lora_a"]
+        one.state()["adapter.model.layers.0.mlp.up_proj.lora_a"],
+        other.state()["adapter.model.layers.0.mlp.up_proj.lora_a"],
     )
     ids = mx.array([one.encode("hello")])
     assert mx.array_equal(one.model(ids), other.model(ids))
@@ -188,7 +192,9 @@ def test_a_fresh_policy_is_the_model_and_its_adapters_follow_the_seed(load):
 
 def test_adapters_are_on_all_linear_layers_and_float32(load):
     state = load(dtype="bfloat16").state()
-    adapted = {name.split(".layers.0.")[1].rsplit(".", 1)[0] for name in state if ".layers.0." in name and "adapter" in name}
+    adapted = {
+        name.split(".layers.0.")[1].rsplit(".", 1)[0] for name in state if ".layers.0." in name and "adapter" in name
+    }
     attention, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
     assert adapted == {f"self_attn.{x}" for x in attention} | {f"mlp.{x}" for x in mlp}
     assert all(v.dtype == mx.float32 for n, v in state.items() if n.startswith("adapter."))
@@ -238,12 +244,15 @@ def test_learning_is_the_same_in_another_process(load, models, tmp_path):
         "import mlx.core as mx, test_policy\n"
         "from azr_mlx import config\n"
         "from azr_mlx.policy import Policy\n"
-        f"p = Policy.load(config.Model(id={str(models['qwen3'])!r}, style='compact', group_size=32), config.Lora(rank=4),\n"
-        "    config.Optim(lr=1e-2), config.Sampling(), config.Loss(), total_steps=100)\n"
+        f"model = config.Model(id={str(models['qwen3'])!r}, style='compact', group_size=32)\n"
+        "parts = config.Lora(rank=4), config.Optim(lr=1e-2), config.Sampling(), config.Loss()\n"
+        "p = Policy.load(model, *parts, total_steps=100)\n"
         "print([(u.loss, u.grad_norm, u.entropy) for u in test_policy.learn(p, 3)])\n"
         "mx.save_safetensors(sys.argv[1], p.state())\n"
     )
-    out = subprocess.run([sys.executable, script, tmp_path / "s.safetensors"], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, script, tmp_path / "s.safetensors"], capture_output=True, text=True, check=True
+    )
     policy = load()
     assert out.stdout.strip() == str([(u.loss, u.grad_norm, u.entropy) for u in learn(policy, 3)])
     assert_same(mx.load(str(tmp_path / "s.safetensors")), policy.state())
@@ -298,7 +307,7 @@ def test_what_cannot_be_is_refused_in_one_line(load, tmp_path):
         policy.update(rollouts, [1.0])
     with pytest.raises(ValueError, match="not finite"):
         policy.update(rollouts, [float("nan")] * len(rollouts))
-    with pytest.raises(ValueError, match="self_attn.q_proj"):
+    with pytest.raises(ValueError, match=r"self_attn\.q_proj"):
         load(keys=("q_proj",))
     from azr_mlx import config, weights
 
@@ -310,8 +319,10 @@ def test_what_cannot_be_is_refused_in_one_line(load, tmp_path):
 
 def test_files_may_be_opened_as_before():
     """Importing mlx_lm lowers the limit of open files for this process and its children; the policy puts it back."""
-    code = "import resource as r; n = r.getrlimit(r.RLIMIT_NOFILE); import azr_mlx.policy; print(n == r.getrlimit(r.RLIMIT_NOFILE))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    code = "from resource import *; n = getrlimit(RLIMIT_NOFILE); import azr_mlx.policy; print(n == getrlimit(RLIMIT_NOFILE))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     assert out.stdout.strip() == "True"
 
 
@@ -322,8 +333,9 @@ def test_training_does_not_let_memory_grow(load):
     for _ in range(10):
         policy.update(rollouts, advantages_of(rollouts))
         list(policy.sample(PROMPTS, 2, seed=(0,), max_tokens=3))
+        gc.collect()  # what other tests left behind
         active.append(mx.get_active_memory())
-    assert active[-1] <= active[2]
+    assert active[-1] <= active[1]
 
 
 def test_only_adapters_are_trained(load):

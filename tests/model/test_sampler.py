@@ -6,11 +6,11 @@ import dataclasses
 import math
 import random
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import prompt
 
-import mlx.core as mx
 from azr_mlx import sampler
 from azr_mlx.backbone import Backbone
 from azr_mlx.types import Stop
@@ -25,7 +25,9 @@ def by_key(rows):
 
 def requests(policy, n=3, max_tokens=24):
     return [
-        sampler.Request(tuple(policy.encode(text)), (i, j), max_tokens) for i, text in enumerate(TEXTS) for j in range(n)
+        sampler.Request(tuple(policy.encode(text)), (i, j), max_tokens)
+        for i, text in enumerate(TEXTS)
+        for j in range(n)
     ]
 
 
@@ -49,7 +51,9 @@ def test_neither_width_nor_order_nor_neighbours_change_a_sample(load):
     expected = tokens(sampler.generate(policy.model, everything, seed=(7, 3), stop_tokens=policy.stop_tokens))
     for width in (1, 7, 64):
         shuffled = random.Random(width).sample(everything, len(everything))
-        rows = list(sampler.generate(policy.model, shuffled, seed=(7, 3), max_rows=width, stop_tokens=policy.stop_tokens))
+        rows = list(
+            sampler.generate(policy.model, shuffled, seed=(7, 3), max_rows=width, stop_tokens=policy.stop_tokens)
+        )
         assert tokens(rows) == expected
     half = everything[::2]
     rows = list(sampler.generate(policy.model, half, seed=(7, 3), stop_tokens=policy.stop_tokens))
@@ -83,7 +87,9 @@ def test_a_prompt_is_prefilled_once_for_all_its_samples(load):
 def test_a_shared_instruction_is_prefilled_once_and_changes_nothing(load):
     policy = load()
     instruction = tuple(policy.encode("You are asked for the output of a program. " * 10))
-    asked = [sampler.Request(instruction + tuple(policy.encode(t)), (i, j), 12) for i, t in enumerate(TEXTS) for j in (0, 1)]
+    asked = [
+        sampler.Request(instruction + tuple(policy.encode(t)), (i, j), 12) for i, t in enumerate(TEXTS) for j in (0, 1)
+    ]
     count = sampler.Count()
     together = tokens(sampler.generate(policy.model, asked, seed=(2,), count=count))
     alone = {r.key: next(iter(sampler.generate(policy.model, [r], seed=(2,)))).tokens for r in asked}
