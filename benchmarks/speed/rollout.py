@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device
+from azr_mlx import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -91,8 +91,8 @@ def main() -> None:
             seconds, written = engine(policy, prompts, limits, width)
             assert written == sum(limits), (name, written, sum(limits))
             times[name].append(written / seconds)
-    print(f"{PROFILE.name}, {args.model}, {args.rows} rows, width {width}, prompt {args.prompt} ({args.shared} shared), "
-          f"{args.tokens} tokens{', half end at a quarter' if args.ragged else ''}")  # fmt: skip
+    shape = f"{args.rows} rows, width {width}, prompt {args.prompt} ({args.shared} shared), {args.tokens} tokens"
+    print(f"{PROFILE.name}, {args.model}, {shape}{', half end at a quarter' if args.ragged else ''}")
     base = statistics.median(times["mlx-lm BatchGenerator"])
     for name, values in times.items():
         middle = statistics.median(values)

@@ -319,7 +319,8 @@ def test_what_cannot_be_is_refused_in_one_line(load, tmp_path):
 
 def test_files_may_be_opened_as_before():
     """Importing mlx_lm lowers the limit of open files for this process and its children; the policy puts it back."""
-    code = "from resource import *; n = getrlimit(RLIMIT_NOFILE); import azr_mlx.policy; print(n == getrlimit(RLIMIT_NOFILE))"
+    look = "getrlimit(RLIMIT_NOFILE)"
+    code = f"from resource import *; before = {look}; import azr_mlx.policy; print(before == {look})"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
@@ -335,7 +336,8 @@ def test_training_does_not_let_memory_grow(load):
         list(policy.sample(PROMPTS, 2, seed=(0,), max_tokens=3))
         gc.collect()  # what other tests left behind
         active.append(mx.get_active_memory())
-    assert active[-1] <= active[1]
+    # Buffers are reused in other sizes, so the figure trembles; a leak of one batch's arrays would add up.
+    assert max(active[5:]) <= 1.05 * max(active[:5])
 
 
 def test_only_adapters_are_trained(load):
