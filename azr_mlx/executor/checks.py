@@ -17,7 +17,6 @@ is why docs/security.md calls in-child tests hardened and function jobs, judged 
 from __future__ import annotations
 
 import _thread
-import ast
 import builtins
 import gc
 import os
@@ -132,6 +131,17 @@ def _take_away() -> None:
                 delattr(module, name)
 
 
+def _names(code: types.CodeType) -> set[str]:
+    """Every global name that a test may use."""
+    found, waiting = set(code.co_names), [code]
+    while waiting:
+        for constant in waiting.pop().co_consts:
+            if isinstance(constant, types.CodeType):
+                found.update(constant.co_names)
+                waiting.append(constant)
+    return found
+
+
 def run(
     program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]]
 ) -> tuple[str, BaseException | None]:
@@ -146,9 +156,8 @@ def run(
         if name in sys.modules:
             modules[name] = types.ModuleType(name)
             modules[name].__dict__.update(sys.modules[name].__dict__)
-    tree = ast.parse(test, "<test>")
-    wanted = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    check = compile(tree, "<test>", "exec", dont_inherit=True)
+    check = compile(test, "<test>", "exec", dont_inherit=True)
+    wanted = _names(check)
     _take_away()
     _thread.stack_size(64 << 20)
     caller = Caller()

@@ -10,7 +10,7 @@ fault, and those are most of what running a small program costs.
 
 from __future__ import annotations
 
-import ast
+import _ast
 import builtins
 import gc
 import marshal
@@ -126,9 +126,9 @@ def call_expression(function: str, text: str) -> types.CodeType:
     """Code for `function(text)`. Raises SyntaxError unless that is exactly one call of a plain name."""
     if ")" not in text:  # then it cannot close the call's own bracket, and the tree need not be looked at
         return compile(f"{function}({text}\n)", "<input>", "eval", dont_inherit=True)
-    tree = ast.parse(f"_({text}\n)", "<input>", "eval")
+    tree: Any = compile(f"_({text}\n)", "<input>", "eval", _ast.PyCF_ONLY_AST, True)
     call = tree.body
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_"):
+    if not (isinstance(call, _ast.Call) and isinstance(call.func, _ast.Name) and call.func.id == "_"):
         raise SyntaxError("not the arguments of one call")
     call.func.id = function
     return compile(tree, "<input>", "eval")
