@@ -1,0 +1,119 @@
+"""Checkpoints on a disk that misbehaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import mlx.core as mx
+import pytest
+
+from azr_mlx import checkpoint
+from azr_mlx.advantages import Running
+from azr_mlx.buffer import Buffer, seed_tasks
+from azr_mlx.errors import AzrError
+from azr_mlx.types import Kind
+
+
+class Weights:
+    """The smallest thing that can be saved: one adapter, one moment."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = value
+
+    def state(self):
+        return {"adapter.w": mx.full((2, 2), self.value), "optim.w.m": mx.full((2, 2), -self.value)}
+
+    def load_state(self, state):
+        assert sorted(state) == ["adapter.w", "optim.w.m"]
+        self.value = state["adapter.w"][0, 0].item()
+        assert state["optim.w.m"][0, 0].item() == -self.value
+
+    def save_adapter(self, folder):
+        mx.save_safetensors(str(folder / "adapters.safetensors"), {"w": mx.full((2, 2), self.value)})
+        (folder / "adapter_config.json").write_text("{}")
+
+
+def memory() -> Buffer:
+    buffer = Buffer(10)
+    for task in seed_tasks(Kind, 6):
+        buffer.add(task)
+    return buffer
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    running = Running({"deduction/solve": (0.25, 0.5)})
+    folder = checkpoint.save(tmp_path, 7, Weights(3.0), memory(), running, {"seconds": 1.5})
+    policy, buffer, baselines = Weights(0.0), Buffer(10), Running()
+    state = checkpoint.load(folder, policy, buffer, baselines)
+    assert (policy.value, baselines, state["step"], state["seconds"]) == (3.0, running, 7, 1.5)
+    assert buffer.rows() == memory().rows()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "may not be written")],
+)
+def test_a_failing_disk_is_one_line_and_costs_no_older_checkpoint(tmp_path, monkeypatch, number, words):
+    first = checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running())
+
+    def fails(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(AzrError, match=words):
+        checkpoint.save(tmp_path, 2, Weights(2.0), memory(), Running())
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
+    checkpoint.read_state(first)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = checkpoint.save(tmp_path, 1, Weights(), memory(), Running())
+    with (folder / "adapters.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x7f")
+    with pytest.raises(AzrError, match=r"adapters\.safetensors is damaged"):
+        checkpoint.load(folder, Weights(), memory(), Running())
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(AzrError, match="is not a checkpoint"):
+        checkpoint.read_state(tmp_path)
+
+
+def test_a_half_written_checkpoint_is_never_the_latest(tmp_path):
+    done = checkpoint.save(tmp_path, 1, Weights(), memory(), Running())
+    (tmp_path / ".step-000002.new").mkdir()
+    assert checkpoint.latest(tmp_path) == done
+    with checkpoint.lock(tmp_path):
+        assert not (tmp_path / ".step-000002.new").exists()
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    for step in range(1, 7):
+        checkpoint.save(tmp_path, step, Weights(step), memory(), Running())
+    checkpoint.prune(tmp_path, keep=2, best=3)
+    assert [step for step, _ in checkpoint.steps(tmp_path)] == [3, 5, 6]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running())
+    folder = checkpoint.save(tmp_path, 1, Weights(2.0), memory(), Running())
+    policy = Weights()
+    checkpoint.load(folder, policy, memory(), Running())
+    assert policy.value == 2.0
+
+
+def test_a_checkpoint_says_what_it_holds(tmp_path):
+    folder = checkpoint.save(tmp_path, 4, Weights(), memory(), Running())
+    state = json.loads((folder / "state.json").read_text())
+    assert sorted(state["files"]) == [
+        "adapter_config.json",
+        "adapters.safetensors",
+        "buffer.jsonl",
+        "state.safetensors",
+    ]
+    assert (tmp_path / "latest").read_text() == "step-000004\n"

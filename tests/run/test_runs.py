@@ -1,0 +1,132 @@
+"""Runs survive: killed at any moment, interrupted, started twice, out of disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NANO = ROOT / "checkpoints" / "qwen3-nano"
+pytestmark = pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="the embedded model is not built yet")
+
+STEPS = 4
+SMALL = [
+    "batch.proposals=3", "batch.attempts=4", "batch.solves=2", "batch.solve_group=4", "buffer.seed_size=6",
+    "buffer.seed_rounds=2", "sampling.max_rows=32", "evaluation.samples=1", "evaluation.probe_tasks=4",
+    "checkpoint.every=1", "minutes=0", "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
+]  # fmt: skip
+WORDS = [word for dial in SMALL for word in ("--set", dial)]
+
+
+def start(folder: Path, *more: str, steps: int = STEPS) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "azr_mlx",
+        "train",
+        "--config",
+        "nano",
+        "--run-dir",
+        str(folder),
+        "--steps",
+        str(steps),
+    ]
+    return subprocess.Popen(
+        [*command, *WORDS, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 200.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def result(folder: Path) -> tuple[bytes, bytes, bytes]:
+    last = folder / f"step-{STEPS:06d}"
+    return (
+        (last / "adapters.safetensors").read_bytes(),
+        (last / "state.safetensors").read_bytes(),
+        (folder / "metrics.jsonl").read_bytes(),
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finish(start(folder))
+    return folder
+
+
+def test_a_run_learns_something(uninterrupted):
+    rows = [json.loads(line) for line in (uninterrupted / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert any(row["trained_rows"] > 0 for row in rows)
+    assert (uninterrupted / "step-000000" / "adapters.safetensors").read_bytes() != result(uninterrupted)[0]
+
+
+def test_a_run_killed_three_times_ends_in_the_same_bytes(uninterrupted, tmp_path):
+    folder, rng = tmp_path / "killed", random.Random(int(os.environ.get("AZR_KILL_SEED", "7")))
+    process = start(folder)
+    for kill in range(3):
+        # Somewhere in the step after the first, second, third checkpoint.
+        wait_for(lambda k=kill: (folder / f"step-{k:06d}").exists(), process)
+        time.sleep(rng.uniform(0.0, 1.5))
+        process.kill()
+        process.communicate()
+        process = start(folder, "--resume", str(folder))
+    finish(process)
+    assert result(folder) == result(uninterrupted)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(uninterrupted, tmp_path):
+    folder = tmp_path / "stopped"
+    process = start(folder)
+    wait_for(lambda: (folder / "step-000001").exists(), process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert f"azr train --resume {folder}" in output
+    finish(start(folder, "--resume", str(folder)))
+    assert result(folder) == result(uninterrupted)
+
+
+def test_two_runs_in_one_folder_refuse_politely(tmp_path):
+    folder = tmp_path / "shared"
+    first = start(folder)
+    wait_for(lambda: (folder / ".lock").exists() and (folder / ".lock").stat().st_size > 0, first)
+    second = start(folder, "--resume", str(folder))
+    output, _ = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1
+    assert f"is in use by process {first.pid}" in output
+    assert "Traceback" not in output
+
+
+def test_a_resumed_run_cannot_become_another(uninterrupted):
+    process = start(uninterrupted, "--resume", str(uninterrupted), "--set", "optim.lr=0.5")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "optim.lr (0.001, now 0.5)" in output or "another optim.lr" in output
+
+
+def test_resuming_from_nothing_is_one_line(tmp_path):
+    process = start(tmp_path / "none", "--resume", str(tmp_path / "none"))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "there is no such run folder" in output
