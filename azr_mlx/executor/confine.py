@@ -228,7 +228,8 @@ acct 163 89; quotactl 179 60; syslog 103 116; sethostname 170 161; setdomainname
 settimeofday 164 170; clock_settime 227 112; clock_adjtime 305 266; adjtimex 159 171;
 iopl 172 -; ioperm 173 -; modify_ldt 154 -; personality 135 92; uselib 134 -; vhangup 153 58; lookup_dcookie 212 18;
 nfsservctl 180 42; name_to_handle_at 303 264; open_by_handle_at 304 265; fanotify_init 300 262;
-inotify_init1 294 26; inotify_init 253 -; shmget 29 194; shmat 30 196; shmctl 31 195; semget 64 190; semctl 66 191; semop 65 193;
+inotify_init1 294 26; inotify_init 253 -; shmget 29 194; shmat 30 196; shmctl 31 195; semget 64 190;
+semctl 66 191; semop 65 193;
 msgget 68 186; msgsnd 69 189; msgrcv 70 188; msgctl 71 187; mq_open 240 180; mq_unlink 241 181;
 memfd_create 319 279; memfd_secret 447 447; mlock 149 228; mlock2 325 284; mlockall 151 230;
 setuid 105 146; setgid 106 144; setreuid 113 145; setregid 114 143; setresuid 117 147; setresgid 119 149;

@@ -215,6 +215,7 @@ class _Slot:
         self.box = ""
         self.work: _Work | None = None
         self.unsent: memoryview | None = None
+        self.writing = False
         self.received = bytearray()
         self.deadline = 0.0
         self.ready = False
@@ -440,8 +441,11 @@ class Executor:
             while slot.unsent:
                 slot.unsent = slot.unsent[slot.socket.send(slot.unsent) :]
             slot.unsent = None
-            self._selector.modify(slot.socket, selectors.EVENT_READ, slot)
+            if slot.writing:
+                slot.writing = False
+                self._selector.modify(slot.socket, selectors.EVENT_READ, slot)
         except BlockingIOError:
+            slot.writing = True
             self._selector.modify(slot.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, slot)
         except OSError as error:
             self._fail(slot, str(error))
@@ -545,7 +549,7 @@ class Executor:
         finally:
             theirs.close()
         slot.socket = ours
-        slot.ready = False
+        slot.ready = slot.writing = False
         slot.received.clear()
         slot.unsent = None
         slot.deadline = time.monotonic() + _START

@@ -63,8 +63,10 @@ plain = st.recursive(
     ),
     max_leaves=25,
 )
-_TOKENS = """1 -1 0 1.5 1e400 inf nan 'a' b'a' "x" None True ( ) [ ] { } , : = + - * ** / // % << >> ~ not and or if else in
-    lambda x y boom boom() (boom()) __import__ __import__('os') .__class__ . ; # \\ f'{boom()}' [boom()] await yield :=
+_TOKENS = """1 -1 0 1.5 1e400 inf nan 'a' b'a' "x" None True ( ) [ ] { } , : = + - * ** / // % << >> ~ not
+and or if else in
+    lambda x y boom boom() (boom()) __import__ __import__('os') .__class__ . ; # \\ f'{boom()}' [boom()]
+    await yield :=
     Counter( dict( set( float( frozenset( OrderedDict( 10**10**10 'a'*10**9 1<<10**9 [0]*10**9 9**9**9 '%1000000000d'%1
     for (( )) ((((((((( ))))))))) \'\'\' ... _ @ -> ! $ ? ` 0x 1_0 1__0 1j 1e 0b2 _(1) )( *[1] **{'a':1}"""
 WORDS = [*_TOKENS.split(), " ", "\n", "\x00", "\ud800", "\u202e", '"' * 3, "\t", "\x0c"]

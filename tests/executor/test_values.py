@@ -1,5 +1,6 @@
 """The encoding: every plain value survives it exactly, and no bytes make the decoder do anything but refuse."""
 
+# ruff: noqa: SIM105  a program stays on one line
 from __future__ import annotations
 
 import math
