@@ -89,6 +89,7 @@ class Policy:
         self.last_count = sampler.Count()
         self._reference = False
         self._actor: Backbone | None = None
+        self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
         self._ends_stop: dict[tuple[str, ...], dict[int, bool]] = {}
 
@@ -205,6 +206,7 @@ class Policy:
             temperature=temperature,
             top_p=top_p,
             count=self.last_count,
+            prefixes=self._prefixes,
         )
         written = 0
         for number, row in enumerate(rows, start=1):
@@ -255,12 +257,17 @@ class Policy:
             self._actor = Backbone(_merged(self.model))
         return self._actor
 
+    def _forget(self) -> None:
+        """Drop what was computed from adapters that have changed."""
+        self._actor = None
+        self._prefixes = {}
+
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
         """Within it the policy is the reference: the same weights, adapters off, equal to the base bit for bit."""
         layers = self._adapted()
         scales = [layer.scale for layer in layers]
-        actor, self._actor = self._actor, None
+        (actor, self._actor), (prefixes, self._prefixes) = (self._actor, None), (self._prefixes, {})
         try:
             for layer in layers:
                 layer.scale = 0.0
@@ -268,7 +275,7 @@ class Policy:
         finally:
             for layer, scale in zip(layers, scales, strict=True):
                 layer.scale = scale
-            self._actor = actor
+            self._actor, self._prefixes = actor, prefixes
 
     # Learning -------------------------------------------------------------------------------------------------
 
@@ -303,6 +310,7 @@ class Policy:
         denominator = sum(len(rollout.completion.tokens) for rollout in rollouts)
         if not denominator:
             raise ValueError("no completion tokens to learn from")
+        self._prefixes = {}  # frees memory, and keeps what is computed next independent of what was sampled before
         device.reset_peak()
         config_ = self.loss
         single = config_.updates_per_batch == 1
@@ -392,7 +400,7 @@ class Policy:
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
-        self._actor = None
+        self._forget()
         return sums, value, rate
 
     def learning_rate(self) -> float:
@@ -426,7 +434,7 @@ class Policy:
         self.model.load_weights(list(adapter.items()), strict=False)
         self.optimizer.state = tree_unflatten(list(moments.items()))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
-        self._actor = None
+        self._forget()
 
     def save_adapter(self, folder: Path) -> None:
         """Write adapters.safetensors and adapter_config.json as `mlx_lm.generate --adapter-path` reads them."""
@@ -447,7 +455,7 @@ class Policy:
         self._check_fit(adapter, dict(tree_flatten(self.model.trainable_parameters())))
         self.model.load_weights(list(adapter.items()), strict=False)
         mx.eval(self.model.trainable_parameters())
-        self._actor = None
+        self._forget()
 
     def _check_fit(self, given: Mapping[str, mx.array], own: Mapping[str, mx.array]) -> None:
         odd = sorted(given.keys() ^ own.keys())

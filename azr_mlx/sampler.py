@@ -14,6 +14,7 @@ Letters: B rows, T tokens, V vocabulary. Logarithms are natural.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ from azr_mlx.types import Stop
 DEAD_SHARE = 1 / 8
 # Waiting rows join when this share of the widest batch is free, so that a prefill is not paid for every row that ends.
 FREE_SHARE = 1 / 8
-# A shared prefix shorter than this is not worth a forward pass of its own.
+# A shared prefix is computed by itself when it is at least this long; its length is a multiple of this.
 SHORTEST_PREFIX = 32
+# Shared prefixes that are remembered from one call to the next, while the weights are the same.
+MOST_PREFIXES = 12
 # Tokens of one forward pass of a prefill: bounds its activations.
 PREFILL_TOKENS = 16384
 # The cache of mlx_lm grows by this many columns.
@@ -85,6 +88,18 @@ class _Row:
     ended: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A prefix that several prompts share: its cache of one row, and the path of prefixes that it was computed on."""
+
+    depth: int
+    cache: list[Any] | None
+    key: tuple[tuple[int, ...], ...] = ()
+
+
+Prefixes = dict[tuple[tuple[int, ...], ...], _Node]
+
+
 def generate(
     model: Any,
     requests: Iterable[Request],
@@ -97,6 +112,7 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     count: Count | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Finished]:
     """Write a completion for every request and yield each as it ends, in any order.
 
@@ -106,10 +122,12 @@ def generate(
     stop_text: told the row's tokens after each one; True ends the row (Stop.TEXT).
     temperature: 0 is greedy. The log-probabilities returned are those of the distribution sampled from, after
         temperature and top_p; greedy rows carry those of the model at temperature 1.
+    prefixes: a dictionary in which prefixes that prompts share are remembered between calls; the caller empties it
+        when the weights change. What a row says does not depend on what is in it.
     """
     decoder = Decoder(
         model, seed=seed, max_rows=max_rows, kv_bytes=kv_bytes, stop_tokens=stop_tokens, stop_text=stop_text,
-        temperature=temperature, top_p=top_p, count=count,
+        temperature=temperature, top_p=top_p, count=count, prefixes=prefixes,
     )  # fmt: skip
     decoder.add(requests)
     while decoder.busy:
@@ -131,6 +149,7 @@ class Decoder:
         temperature: float = 1.0,
         top_p: float = 1.0,
         count: Count | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows is {max_rows}, at least 1 is needed")
@@ -148,6 +167,7 @@ class Decoder:
         self.temperature = temperature
         self.top_p = top_p
         self.count = count if count is not None else Count()
+        self.prefixes: Prefixes = prefixes if prefixes is not None else {}
         self.waiting: list[Request] = []
         self.rows: list[_Row] = []
         self.cache: list[Any] = []
@@ -304,54 +324,101 @@ class Decoder:
 
     def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[list[Any], mx.array]:
         """Caches of all rows, and the logits (B, V) that follow each prompt; every distinct prompt is computed once."""
-        distinct = list(dict.fromkeys(prompts))
-        shared = _common_prefix(distinct) if len(distinct) > 1 else 0
-        # At least one token of each prompt is left to compute: its hidden state gives the first logits.
-        shared = min(shared, min(map(len, distinct)) - 1)
-        if shared < SHORTEST_PREFIX:
-            shared = 0
-        cache = self.backbone.empty_cache(1 if shared else len(distinct))
-        if shared:
-            self._forward(mx.array([distinct[0][:shared]]), cache)
-            fork = mx.zeros((len(distinct),), dtype=mx.int32)
+        distinct = sorted(set(prompts))
+        nodes = list(self._share(distinct, _Node(0, None)))
+        cache: list[Any] | None = None
+        for node, members in nodes:
+            forked = self._fork(node, len(members))
+            if cache is None:
+                cache = forked
+            else:
+                for mine, theirs in zip(cache, forked, strict=True):
+                    mine.extend(theirs)
+        assert cache is not None
+        ordered = [(prompt, node.depth) for node, members in nodes for prompt in members]
+        hidden = self._forward([prompt[depth:] for prompt, depth in ordered], cache)
+        logits = self.backbone.logits(hidden)
+        place = {prompt: i for i, (prompt, _) in enumerate(ordered)}
+        fork = [place[prompt] for prompt in prompts]
+        if fork != list(range(len(ordered))):
+            rows = mx.array(fork, dtype=mx.int32)
             for layer in cache:
-                layer.filter(fork)
-        rest = [prompt[shared:] for prompt in distinct]
-        lengths = [len(tokens) for tokens in rest]
+                layer.filter(rows)
+            logits = logits[rows]
+        return cache, logits
+
+    def _share(self, prompts: list[tuple[int, ...]], node: _Node) -> Iterator[tuple[_Node, list[tuple[int, ...]]]]:
+        """Split sorted distinct prompts that all begin with `node` into (longest shared prefix, its prompts)."""
+        apart, start = [], 0
+        for end in range(1, len(prompts) + 1):
+            if end < len(prompts) and self._depth(prompts[end - 1 : end + 1]) >= node.depth + SHORTEST_PREFIX:
+                continue
+            cluster = prompts[start:end]
+            start = end
+            if len(cluster) == 1:
+                apart += cluster
+            else:
+                depth = self._depth(cluster)
+                yield from self._share(cluster, self._extend(node, cluster[0][:depth]))
+        if apart:
+            yield node, apart
+
+    def _depth(self, prompts: Sequence[tuple[int, ...]]) -> int:
+        """Tokens of a common prefix, in whole steps: the same prefix then comes back in other calls, and is found.
+
+        At least one token of each prompt is left to compute, for its hidden state gives the first logits.
+        """
+        return min(_common_prefix(prompts), min(map(len, prompts)) - 1) // SHORTEST_PREFIX * SHORTEST_PREFIX
+
+    def _extend(self, node: _Node, prefix: tuple[int, ...]) -> _Node:
+        """The node of a longer prefix: remembered, or computed from its parent."""
+        key = (*node.key, prefix)
+        found = self.prefixes.get(key)
+        if found is None:
+            cache = self._fork(node, 1)
+            self._forward([prefix[node.depth :]], cache)
+            mx.eval([layer.state for layer in cache])
+            found = _Node(len(prefix), cache, key)
+            self.prefixes[key] = found
+            if len(self.prefixes) > MOST_PREFIXES:
+                del self.prefixes[next(iter(self.prefixes))]
+        return found
+
+    def _fork(self, node: _Node, rows: int) -> list[Any]:
+        """A cache of `rows` sequences that all begin with a node's prefix; the node keeps its own."""
+        if node.cache is None:
+            return self.backbone.empty_cache(rows)
+        forked = [copy.copy(layer) for layer in node.cache]
+        for layer in forked:
+            layer.filter(mx.zeros((rows,), dtype=mx.int32))  # makes new arrays, so that writing leaves the node alone
+        return forked
+
+    def _forward(self, rows: Sequence[Sequence[int]], cache: list[Any]) -> mx.array:
+        """Run token rows through the trunk on top of a cache; the hidden states (B, D) of their last tokens.
+
+        Rows are padded on the right for the pass, which the cache then undoes. Long ones pass in pieces.
+        """
+        lengths = [len(row) for row in rows]
         longest = max(lengths)
         padding = [longest - length for length in lengths]
         if any(padding):
             for layer in cache:
                 layer.prepare(lengths=lengths, right_padding=padding)
-        tokens = np.zeros((len(rest), longest), dtype=np.int32)
-        for i, row in enumerate(rest):
-            tokens[i, : len(row)] = row
-        hidden = self._forward(mx.array(tokens), cache)
+        padded = np.zeros((len(rows), longest), dtype=np.int32)
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = row
+        self.count.prefill_tokens += padded.size
+        tokens, piece = mx.array(padded), max(1, PREFILL_TOKENS // len(rows))
+        parts = []
+        for start in range(0, longest, piece):
+            parts.append(self.backbone.hidden(tokens[:, start : start + piece], cache))
+            if longest > piece:
+                mx.eval(parts[-1], [layer.state for layer in cache])
         if any(padding):
             for layer in cache:
                 layer.finalize()
-        last = hidden[mx.arange(len(rest)), mx.array(lengths) - 1]  # (distinct, D)
-        logits = self.backbone.logits(last)
-        if len(distinct) < len(prompts):
-            place = {prompt: i for i, prompt in enumerate(distinct)}
-            fork = mx.array([place[prompt] for prompt in prompts], dtype=mx.int32)
-            for layer in cache:
-                layer.filter(fork)
-            logits = logits[fork]
-        return cache, logits
-
-    def _forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-        """Run tokens (B, T) through the trunk in pieces of bounded size and return the hidden states (B, T, D)."""
-        rows, length = tokens.shape
-        piece = max(1, PREFILL_TOKENS // rows)
-        self.count.prefill_tokens += rows * length
-        if length <= piece:
-            return self.backbone.hidden(tokens, cache)
-        parts = []
-        for start in range(0, length, piece):
-            parts.append(self.backbone.hidden(tokens[:, start : start + piece], cache))
-            mx.eval(parts[-1], [layer.state for layer in cache])
-        return mx.concatenate(parts, axis=1)
+        hidden = parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
+        return hidden[mx.arange(len(rows)), mx.array(lengths) - 1]
 
 
 def draw(logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float) -> tuple[mx.array, mx.array]:

@@ -94,8 +94,40 @@ def test_a_shared_instruction_is_prefilled_once_and_changes_nothing(load):
     together = tokens(sampler.generate(policy.model, asked, seed=(2,), count=count))
     alone = {r.key: next(iter(sampler.generate(policy.model, [r], seed=(2,)))).tokens for r in asked}
     assert together == alone
-    tails = [len(policy.encode(text)) for text in TEXTS]
-    assert count.prefill_tokens <= len(instruction) + len(tails) * max(tails)
+    longest = max(len(policy.encode(text)) for text in TEXTS)
+    # A prefix is a multiple of 32 tokens, so up to 31 of the instruction are computed with each text.
+    assert count.prefill_tokens <= len(instruction) + len(TEXTS) * (31 + longest)
+
+
+def test_prefixes_are_shared_in_a_tree_and_remembered_between_calls(load):
+    policy = load()
+    roles = ["You solve. " * 8, "You propose. " * 8]
+    kinds = ["Deduction: say what f returns. " * 3, "Abduction: say what f was given. " * 3]
+    texts = [role + kind + text for role in roles for kind in kinds for text in TEXTS[:3]]
+    texts += ["short", "A text of its own. " * 5]
+    asked = [sampler.Request(tuple(policy.encode(t)), (i, j), 8) for i, t in enumerate(texts) for j in (0, 1)]
+    alone = {r.key: next(iter(sampler.generate(policy.model, [r], seed=(2,)))).tokens for r in asked}
+    prefixes, first, second = {}, sampler.Count(), sampler.Count()
+    assert tokens(sampler.generate(policy.model, asked, seed=(2,), prefixes=prefixes, count=first)) == alone
+    # Roles are 88 and 112 characters long, kinds 93 and 99; a prefix is a multiple of 32 tokens.
+    depths = sorted(len(key[-1]) for key in prefixes)
+    assert depths == [64, 96, 160, 160, 192, 192]
+    assert tokens(sampler.generate(policy.model, asked, seed=(2,), prefixes=prefixes, count=second)) == alone
+    assert first.prefill_tokens - second.prefill_tokens == 64 + 96 + 2 * (160 - 64) + 2 * (192 - 96)
+    assert first.prefill_tokens < 0.5 * first.prompt_tokens
+
+
+def test_two_thousand_shared_tokens_are_computed_about_once(load):
+    """64 rollouts of 8 prompts behind one instruction: at most a sixth of the prompt tokens is computed."""
+    policy, count = load(), sampler.Count()
+    instruction = tuple(policy.encode("x = f(y) is what you are asked. " * 63))[:2000]
+    asked = [
+        sampler.Request(instruction + tuple(policy.encode(f"case {i}" * 12)), (i, j), 1)
+        for i in range(8)
+        for j in range(8)
+    ]
+    list(sampler.generate(policy.model, asked, seed=(1,), count=count))
+    assert count.prefill_tokens <= count.prompt_tokens / 6
 
 
 def test_the_logprob_is_that_of_the_model_within_a_ten_thousandth(load):
