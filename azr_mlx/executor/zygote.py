@@ -26,6 +26,7 @@ import os
 import resource
 import select
 import signal
+import stat
 import struct
 import sys
 import time
@@ -301,9 +302,9 @@ class Slot:
             watch = Watch(self, pid)
             if not watch.run():
                 return
-            self._clean()
-            if not watch.reply():
-                return
+            clean_again = self._clean()
+            if not watch.reply() or not clean_again:
+                return  # the trainer starts another slot, with a box of its own
 
     def _tampered(self) -> bool:
         """Whether the last program changed what it shared with the next: the state of the pipes."""
@@ -353,7 +354,8 @@ class Slot:
         except OSError:
             pass
 
-    def _clean(self) -> None:
+    def _clean(self) -> bool:
+        """Empty the box. False when something in it could not be removed."""
         try:
             state = os.stat(self.box)
             if state.st_mode & 0o7777 != 0o700:
@@ -361,8 +363,10 @@ class Slot:
             # The size of a folder on tmpfs counts its entries; elsewhere it says little.
             if state.st_size != self.empty_size or not self.on_tmpfs:
                 clean(self.box)
+                return not os.listdir(self.box)
+            return True
         except OSError:
-            self.spoiled = True
+            return False
 
     # --------------------------------------------------------------------------------------------------- child
 
@@ -629,8 +633,7 @@ def _remove(parent: int, name: str, budget: int) -> None:
             pass
         except FileNotFoundError:
             continue
-        with contextlib.suppress(OSError, NotImplementedError):
-            os.chmod(top, 0o700, dir_fd=parent)
+        _open_up(top, parent)
         folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             for inner in os.listdir(folder):
@@ -638,6 +641,8 @@ def _remove(parent: int, name: str, budget: int) -> None:
                 try:
                     os.unlink(inner, dir_fd=folder)
                 except OSError:
+                    # A folder that moves has its own ".." rewritten, so it must be writable itself.
+                    _open_up(inner, folder)
                     serial += 1
                     lifted = f".lifted-{os.getpid()}-{serial}-{time.monotonic_ns()}"
                     os.rename(inner, lifted, src_dir_fd=folder, dst_dir_fd=parent)
@@ -645,6 +650,13 @@ def _remove(parent: int, name: str, budget: int) -> None:
         finally:
             os.close(folder)
         os.rmdir(top, dir_fd=parent)
+
+
+def _open_up(name: str, parent: int) -> None:
+    """Make a folder passable. chmod follows links, hence the look first; nobody is left who could swap the two."""
+    with contextlib.suppress(OSError, NotImplementedError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            os.chmod(name, 0o700, dir_fd=parent)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from attacks import ATTACKS, Attack
-from world import World, descriptors, let_loose, processes, settle
+from world import World, descriptors, family, let_loose, processes, settle
 
 from azr_mlx.executor import Executor, Job, Limits
 
@@ -37,10 +37,9 @@ def test_the_attack_is_contained(executor: Executor, world: World, attack: Attac
 
 
 @linux
-def test_nothing_is_left_behind(world: World) -> None:
+def test_nothing_is_left_behind(executor: Executor, world: World) -> None:
     """Processes, descriptors, boxes and shared memory are as many after two rounds of attacks as after one."""
     shared_memory = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
-    others = processes()  # of the session's executor
     quick = [attack for attack in ATTACKS if attack.wall <= 2][:70]
     with Executor(workers=2) as made:
         jobs = [
@@ -53,7 +52,7 @@ def test_nothing_is_left_behind(world: World) -> None:
         assert made.counters["sandbox-error"] == 0
         folder = made._folder
     assert not os.path.exists(folder)
-    assert processes() == others
+    assert processes() == family(executor)
     if os.path.isdir("/dev/shm"):
         assert set(os.listdir("/dev/shm")) <= shared_memory
 

@@ -117,7 +117,6 @@ def test_closing_ends_everything_and_answers_everyone() -> None:
     assert time.monotonic() - start < 4
     assert {future.result(timeout=1).status for future in futures} == {Status.SANDBOX_ERROR}
     assert gone(mine)
-    assert processes() == others
     assert descriptors() == open_before
     assert not os.path.exists(made._folder)
     with pytest.raises(RuntimeError, match="closed"):

@@ -176,7 +176,8 @@ def let_loose(executor: Executor, attack: Any, world: World) -> tuple[Outcome, l
         world.hits.clear()
     if world.listing() != world.before:
         wrong.append(f"files changed: {world.listing()}")
-    honest = executor.run([Job("def f(a):\n    return a * 6", ("7",))] * executor.workers)
-    if any(not one.ok or one.value != 42 or one.stdout or one.stderr for one in honest):
+    look = "import os\ndef f(a):\n    open('mine', 'w').close()\n    return a * 6, os.listdir('.')"
+    honest = executor.run([Job(look, ("7",))] * executor.workers * 2)
+    if any(not one.ok or one.value != (42, ["mine"]) or one.stdout or one.stderr for one in honest):
         wrong.append(f"an honest program suffered: {honest}")
     return outcome, wrong
