@@ -33,9 +33,12 @@ OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 
 def _flush() -> None:
-    for stream in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):
+    streams: list[Any] = [sys.__stdout__, sys.__stderr__]
+    if sys.stdout is not streams[0] or sys.stderr is not streams[1]:
+        streams += [sys.stdout, sys.stderr]
+    for stream in streams:
         try:  # noqa: SIM105  contextlib would cost every child some page faults
-            stream.flush()  # type: ignore[union-attr]
+            stream.flush()
         except BaseException:
             pass
 
