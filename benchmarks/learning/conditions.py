@@ -1,0 +1,95 @@
+"""What is compared: each condition is the nano preset with some dials turned, or with one part of the game replaced.
+
+A replacement is a function that is called once before the run starts and changes a room of the trainer in place; it
+lives here because nobody but an experiment wants it.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+NANO = Path(__file__).resolve().parents[2] / "checkpoints" / "qwen3-nano"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`sets` are dials as `--set` takes them; `prepare` replaces a part of the game."""
+
+    meaning: str
+    sets: tuple[str, ...] = ()
+    prepare: Callable[[], None] | None = None
+
+
+def shuffle_rewards() -> None:
+    """Permute the rewards within each group of one prompt, and the proposers' within each kind: the same rewards,
+    the same sizes of step, no information."""
+    from azr_mlx import trainer
+    from azr_mlx.types import Role
+
+    real = trainer.advantages
+    state = {"step": 0}
+
+    def shuffled(scored: Any, dials: Any, running: Any) -> list[float]:
+        state["step"] += 1
+        rng = random.Random(f"shuffle/{state['step']}")
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for index, one in enumerate(scored):
+            groups[one.kind if one.role is Role.PROPOSE else (one.kind, one.rollout.prompt.text)].append(index)
+        mixed = list(scored)
+        for members in groups.values():
+            rewards = [scored[i].reward for i in members]
+            rng.shuffle(rewards)
+            for i, reward in zip(members, rewards, strict=True):
+                mixed[i] = replace(scored[i], reward=reward)
+        return real(mixed, dials, running)
+
+    trainer.advantages = shuffled
+
+
+def propose_from_grammar() -> None:
+    """Fresh tasks come from the grammar of the model's pre-training: what a perfect proposer of that style would give."""
+    sys.path.insert(0, str(NANO))
+    import grammar
+
+    from azr_mlx import trainer
+    from azr_mlx.types import Kind, Task
+
+    def draw(self: Any, kind: Kind, step: int) -> list[Task]:
+        rng = random.Random(f"grammar/{self.config.seed}/{step}/{kind}")
+        tasks = []
+        for _ in range(self.config.batch.solves):
+            program, cases = grammar.draw(rng, self.config.tasks.induction_pairs)
+            hint = grammar.message(rng, program) if kind is Kind.INDUCTION else ""
+            tasks.append(Task(kind, program.source, tuple(cases) if hint else (cases[0],), hint, step))
+        return tasks
+
+    trainer.Game.draw = draw
+
+
+CONDITIONS = {
+    "default": Condition("the nano preset"),
+    "shuffled": Condition("rewards shuffled within groups", prepare=shuffle_rewards),
+    "frozen": Condition("learning rate nearly 0", ("optim.lr=1e-12",)),
+    "seeds-only": Condition("no proposals: only the seed tasks are solved", ("batch.proposals=0", "batch.solves=24")),
+    "grammar": Condition(
+        "tasks from the pre-training grammar, the ceiling",
+        ("batch.proposals=0", "batch.solves=24"),
+        propose_from_grammar,
+    ),
+    "solver-only": Condition("the proposer is not trained", ("batch.train_proposer=false",)),
+    "no-references": Condition("proposals without examples", ("tasks.references=0",)),
+    "deduction-only": Condition("one kind", ("tasks.kinds=[deduction]",)),
+    "no-induction": Condition("two kinds", ("tasks.kinds=[deduction, abduction]",)),
+    "no-attempts": Condition("attempts are not trained on (the paper)", ("batch.train_attempts=false",)),
+    "paper-unlearnable": Condition("unlearnable proposals get 0, not -0.5", ("reward.unlearnable=0",)),
+    "variance": Condition("learnability 4r(1 - r)", ("reward.learnability=variance",)),
+    "divide": Condition("advantages divided by the deviation", ("advantage.divide_by_std=true",)),
+    "positive": Condition("only positive advantages", ("advantage.positive_only=true",)),
+    "task-role": Condition("every advantage per kind and role (TRR++)", ("advantage.attempts_baseline=by_task_role",)),
+}
