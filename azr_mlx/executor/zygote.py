@@ -138,6 +138,8 @@ class Slot:
         self.on_tmpfs = False
         self.empty_size = 0
         self.pipe_size = 0
+        self.above: list[int] = []
+        self.names: list[str] = []
 
     # ------------------------------------------------------------------------------------------------- start
 
@@ -168,6 +170,10 @@ class Slot:
             with open("/proc/self/statm") as file:
                 self.baseline = int(file.read().split()[0]) * resource.getpagesize()
         sys.path[:] = [path for path in sys.path if "/" in path]
+        # Held open, since the way to them by name is cut off; whoever ends last removes the box by them.
+        folder = os.path.dirname(self.box)
+        self.above = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (folder, os.path.dirname(folder))]
+        self.names = [os.path.basename(self.box), os.path.basename(folder)]
         if self.level != "off":
             if confine.LINUX:
                 self._linux()
@@ -207,6 +213,9 @@ class Slot:
             if first:
                 self._keep(first)
             confine.prctl(confine.PR_SET_PDEATHSIG, signal.SIGKILL)
+            for above in self.above:
+                os.close(above)  # a way out of the root to come
+            self.above = []
             outside = self.box
             if self._try("root", lambda: confine.new_root(outside, self.settings["read"])):
                 self.box = "/box"
@@ -260,10 +269,18 @@ class Slot:
 
     def _keep(self, first: int) -> None:
         """The keeper: lives as long as the zygote, and takes it along when it dies."""
-        os.closerange(3, 64)
+        os.closerange(3, min(self.above))
+        os.closerange(max(self.above) + 1, 64)
         with contextlib.suppress(OSError):
             os.waitpid(first, 0)
+        self.remove_box()
         os._exit(0)
+
+    def remove_box(self) -> None:
+        """Remove the box's folder, and the executor's if it was the last: a trainer that was killed cannot."""
+        for name, above in zip(self.names, self.above, strict=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=above)
 
     # -------------------------------------------------------------------------------------------------- serve
 
@@ -671,6 +688,8 @@ def main() -> None:
         slot.serve()
     except (BrokenPipeError, ConnectionError):
         pass
+    if not slot.alone:
+        slot.remove_box()
 
 
 if __name__ == "__main__":

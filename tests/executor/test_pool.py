@@ -129,7 +129,7 @@ from azr_mlx.executor import Executor, Job
 executor = Executor(workers=2)
 jobs = [executor.submit(Job("def f(a):\\n    while True: pass", ("1",))) for _ in range(4)]
 time.sleep(0.3)
-print("ready", flush=True)
+print(executor._folder, flush=True)
 time.sleep({after})
 {end}
 """
@@ -144,7 +144,8 @@ def test_when_the_trainer_dies_everything_dies(root: Path, end: str) -> None:
         [sys.executable, "-c", source], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert trainer.stdout is not None
-    assert trainer.stdout.readline() == b"ready\n"
+    folder = trainer.stdout.readline().decode().strip()
+    assert os.path.isdir(folder)
     family = processes()
     if end == "killed":
         trainer.kill()
@@ -157,6 +158,9 @@ def test_when_the_trainer_dies_everything_dies(root: Path, end: str) -> None:
     while time.monotonic() < end_of and any(_is_slot_of(pid, trainer.pid) for pid in family):
         time.sleep(0.05)
     assert not [pid for pid in family if _is_slot_of(pid, trainer.pid)]
+    while time.monotonic() < end_of and os.path.exists(folder):
+        time.sleep(0.05)
+    assert not os.path.exists(folder)
 
 
 def _is_slot_of(pid: int, parent: int) -> bool:
