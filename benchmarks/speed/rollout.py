@@ -1,10 +1,16 @@
-"""Rollout speed: our sampler and mlx-lm's BatchGenerator on the same model, adapters on, at the same width.
+"""Rollout speed: our sampler, mlx-lm's BatchGenerator and mlx-lm-lora, on the same model with adapters on.
 
-    python benchmarks/speed/rollout.py --model nano --rows 64 --prompt 96 --tokens 64
+    python benchmarks/speed/rollout.py --model nano --prompts 8 --group 8 --prompt 96 --tokens 64
 
-Both write the same number of tokens from the same prompts; ours also keeps the float32 log-probability of each. The
-two take turns, and the table holds medians. `--ragged` ends half of the rows after a quarter of the tokens, through a
-limit of each row's own, which both engines know.
+All write the same number of tokens from the same prompts; ours also keeps the float32 log-probability of each. They
+take turns, and the table holds medians of tokens per second and of the ratio to BatchGenerator in the same turn.
+
+--ragged ends half of the rows after a quarter of the tokens. BatchGenerator is told each row's limit. mlx-lm-lora has
+one limit for all, so it is left out, or, with --ends, rows end by an end token of probability `ends` a step, which
+comes from the model in all three (the bias of that token in the head is set).
+
+mlx-lm-lora is measured when it is installed. Its batch size counts prompts and is also its width: `8x8` has all prompts
+in one batch, `1x8` one prompt at a time, `64x1` every row as a prompt of its own, its widest.
 """
 
 from __future__ import annotations
@@ -14,7 +20,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
@@ -29,76 +37,110 @@ from mlx_lm.generate import BatchGenerator  # noqa: E402
 from azr_mlx import config, sampler  # noqa: E402
 from azr_mlx.policy import Policy  # noqa: E402
 
+try:
+    from mlx_lm_lora.trainer.grpo_trainer import generate_grpo
+except ImportError:
+    generate_grpo = None
 
-def prompts_of(number: int, length: int, group: int, shared: int) -> list[tuple[int, ...]]:
-    """`number` rows in groups of equal prompts; the first `shared` tokens are the same in all."""
-    return [
-        tuple((7 * i + (0 if i < shared else 13 * (row // group))) % 250 for i in range(length))
-        for row in range(number)
-    ]
-
-
-def ours(policy: Policy, prompts: list[tuple[int, ...]], limits: list[int], width: int) -> tuple[float, int]:
-    start = time.perf_counter()
-    requests = [sampler.Request(p, (i,), n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
-    rows = list(sampler.generate(policy._acting(), requests, seed=(0,), max_rows=width, stop_tokens=()))
-    return time.perf_counter() - start, sum(len(row.tokens) for row in rows)
+Prompt = tuple[int, ...]
+Engine = Callable[[], int]  # writes all rollouts, returns how many tokens
 
 
-def batch_generator(policy: Policy, prompts: list[tuple[int, ...]], limits: list[int], width: int) -> tuple[float, int]:
-    start = time.perf_counter()
+def prompts_of(number: int, length: int, shared: int) -> list[Prompt]:
+    """Distinct prompts whose first `shared` tokens are the same."""
+    return [tuple((7 * i + (0 if i < shared else 13 * (p + 1))) % 250 for i in range(length)) for p in range(number)]
+
+
+def ours(policy: Policy, prompts: list[Prompt], group: int, limits: list[int], width: int, stops: set[int]) -> int:
+    rows = [prompt for prompt in prompts for _ in range(group)]
+    requests = [sampler.Request(p, (i,), n) for i, (p, n) in enumerate(zip(rows, limits, strict=True))]
+    done = sampler.generate(policy._acting(), requests, seed=(0,), max_rows=width, stop_tokens=stops)
+    return sum(len(row.tokens) for row in done)
+
+
+def batch_generator(
+    policy: Policy, prompts: list[Prompt], group: int, limits: list[int], width: int, stops: set[int]
+) -> int:
+    rows = [list(prompt) for prompt in prompts for _ in range(group)]
     generator = BatchGenerator(
         policy.model,
-        stop_tokens=[],
+        stop_tokens=[[token] for token in stops],
         sampler=mx.random.categorical,
         completion_batch_size=width,
         prefill_batch_size=width,
     )
-    generator.insert([list(p) for p in prompts], max_tokens=limits)
+    generator.insert(rows, max_tokens=limits)
     written = 0
     while responses := generator.next_generated():
         written += len(responses)
     generator.close()
-    return time.perf_counter() - start, written
+    return written
+
+
+def mlx_lm_lora(policy: Policy, prompts: list[Prompt], group: int, batch: int, tokens: int) -> int:
+    completions, _, _ = generate_grpo(
+        policy.model, policy.tokenizer, [list(p) for p in prompts], tokens, group, batch, "", 1.0, 1.0, 0, 0.0
+    )
+    return sum(completion.size for completion in completions)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano", help=f"a folder or one of {', '.join(models.SHAPES)}")
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--group", type=int, default=8, help="rows that share a prompt")
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--group", type=int, default=8, help="rows of each prompt")
     parser.add_argument("--prompt", type=int, default=96, help="tokens of a prompt")
     parser.add_argument("--shared", type=int, default=48, help="first tokens that all prompts share")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of a completion")
-    parser.add_argument("--width", type=int, default=0, help="rows decoded together, 0: all")
-    parser.add_argument("--ragged", action="store_true")
+    parser.add_argument("--tokens", type=int, default=64, help="most tokens of a completion")
+    parser.add_argument("--width", type=int, default=0, help="rows decoded together by ours and BatchGenerator, 0: all")
+    parser.add_argument("--ragged", action="store_true", help="half of the rows end at a quarter of the tokens")
+    parser.add_argument("--ends", type=float, default=0.0, help="chance that a row ends, a token")
+    parser.add_argument(
+        "--cpu", action="store_true", help="count processor time: for a machine that others use as well"
+    )
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu else time.perf_counter
     policy = Policy.load(
         config.Model(id=str(models.folder(args.model, args.root)), style="compact"), config.Lora(), config.Optim(),
         config.Sampling(), config.Loss(),
     )  # fmt: skip
-    prompts = prompts_of(args.rows, args.prompt, args.group, args.shared)
-    limits = [max(1, args.tokens // 4) if args.ragged and i % 2 else args.tokens for i in range(args.rows)]
-    width = args.width or args.rows
-    engines = {"azr_mlx": ours, "mlx-lm BatchGenerator": batch_generator}
-    times: dict[str, list[float]] = {name: [] for name in engines}
+    prompts = prompts_of(args.prompts, args.prompt, args.shared)
+    number = args.prompts * args.group
+    limits = [max(1, args.tokens // 4) if args.ragged and i % 2 else args.tokens for i in range(number)]
+    width = args.width or number
+    stops: set[int] = set()
+    if args.ends:
+        stops = set(range(round(args.ends * policy.backbone.vocabulary)))  # random weights: tokens are about as likely
+    policy.tokenizer._eos_token_ids = stops  # what mlx-lm-lora reads
+    common: tuple[Any, ...] = (policy, prompts, args.group, limits, width, stops)
+    engines: dict[str, Engine] = {
+        "BatchGenerator": lambda: batch_generator(*common),
+        "azr_mlx": lambda: ours(*common),
+    }
+    if generate_grpo is not None and not args.ragged:
+        for batch in sorted({1, args.prompts}):
+            name = f"mlx-lm-lora {batch}x{args.group}"
+            engines[name] = lambda batch=batch: mlx_lm_lora(policy, prompts, args.group, batch, args.tokens)
+        every = [prompt for prompt in prompts for _ in range(args.group)]
+        engines[f"mlx-lm-lora {number}x1"] = lambda: mlx_lm_lora(policy, every, 1, number, args.tokens)
+    rates: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
-        engine(policy, prompts[: args.group], [4] * args.group, width)
+        engine()
     for _ in range(args.repeat):
         for name, engine in engines.items():
-            seconds, written = engine(policy, prompts, limits, width)
-            assert written == sum(limits), (name, written, sum(limits))
-            times[name].append(written / seconds)
-    shape = f"{args.rows} rows, width {width}, prompt {args.prompt} ({args.shared} shared), {args.tokens} tokens"
-    print(f"{PROFILE.name}, {args.model}, {shape}{', half end at a quarter' if args.ragged else ''}")
-    base = statistics.median(times["mlx-lm BatchGenerator"])
-    for name, values in times.items():
-        middle = statistics.median(values)
-        ratio = statistics.median(a / b for a, b in zip(values, times["mlx-lm BatchGenerator"], strict=True))
-        print(f"{name:24} {middle:9.0f} tok/s   x{ratio:.2f}   (lowest {min(values):.0f}, highest {max(values):.0f})")
-    assert base
+            start = clock()
+            written = engine()
+            rates[name].append(written / (clock() - start))
+    end = ", half end at a quarter" if args.ragged else f", a token ends {args.ends:.0%}" if args.ends else ""
+    shape = f"prompt {args.prompt} ({args.shared} shared), {args.tokens} tokens{end}"
+    shape += "; processor time" if args.cpu else ""
+    print(f"{PROFILE.name}, {args.model}, {args.prompts} prompts x {args.group}, width {width}, {shape}")
+    print(f"{'engine':24} {'tok/s':>8} {'ratio':>7} {'low':>8} {'high':>8}")
+    for name, values in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(values, rates["BatchGenerator"], strict=True))
+        print(f"{name:24} {statistics.median(values):8.0f} {ratio:7.2f} {min(values):8.0f} {max(values):8.0f}")
 
 
 if __name__ == "__main__":
