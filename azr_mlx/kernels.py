@@ -56,7 +56,7 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     return _gate(gate, up)
 
 
-@swiglu.vjp  # type: ignore[untyped-decorator]
+@swiglu.vjp
 def _swiglu_vjp(primals: Any, cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
     return _gate_gradient(*primals, cotangent)
 
@@ -78,7 +78,7 @@ def softmax(scores: mx.array) -> mx.array:
     return powers / powers.sum(-1, keepdims=True)
 
 
-@softmax.vjp  # type: ignore[untyped-decorator]
+@softmax.vjp
 def _softmax_vjp(primals: Any, cotangent: mx.array, output: mx.array) -> mx.array:
     return _pull_back(output, cotangent, (output * cotangent).sum(-1, keepdims=True))
 

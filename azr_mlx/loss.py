@@ -101,7 +101,9 @@ class Batch:
     @classmethod
     def pad(cls, rows: Sequence[Row], shared: bool = False) -> Batch:
         """Rows to arrays, in their order. With `shared`, rows of equal prompts must stand beside each other."""
-        prompts, lengths, group = None, (), ()
+        prompts = None
+        lengths: tuple[int, ...] = ()
+        group: tuple[int, ...] = ()
         if shared:
             runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row.prompt)]
             group = tuple(len(run) for run in runs)

@@ -53,7 +53,7 @@ def shuffle_rewards() -> None:
 
 
 def propose_from_grammar() -> None:
-    """Fresh tasks come from the grammar of the model's pre-training: what a perfect proposer of that style would give."""
+    """Fresh tasks come from the grammar of the model's pre-training: as from a perfect proposer."""
     sys.path.insert(0, str(NANO))
     import grammar
 
@@ -78,7 +78,7 @@ CONDITIONS = {
     "frozen": Condition("learning rate nearly 0", ("optim.lr=1e-12",)),
     "seeds-only": Condition("no proposals: only the seed tasks are solved", ("batch.proposals=0", "batch.solves=24")),
     "grammar": Condition(
-        "tasks from the pre-training grammar, the ceiling",
+        "tasks from the pre-training grammar: the ceiling",
         ("batch.proposals=0", "batch.solves=24"),
         propose_from_grammar,
     ),

@@ -106,9 +106,8 @@ def main() -> None:
         steps = fmean(len((folder / "metrics.jsonl").read_text().splitlines()) for folder in mine)
         for line, before, after, change, width, falls in summary(mine):
             note = " (falls)" if falls else ""
-            table.append(
-                f"| {name} ({len(mine)} seeds, {steps:.0f} steps) | {line} | {before:.1f} | {after:.1f} | {change:+.1f}{note} | ±{width:.1f} |"
-            )
+            name_of = f"{name} ({len(mine)} seeds, {steps:.0f} steps)"
+            table.append(f"| {name_of} | {line} | {before:.1f} | {after:.1f} | {change:+.1f}{note} | ±{width:.1f} |")
     text = "\n".join(table) + "\n"
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"table-{'-'.join(args.conditions)}.md").write_text(text)
