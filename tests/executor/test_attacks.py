@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attacks import ATTACKS, Attack
-from world import World, descriptors, family, let_loose, processes, settle
 
 from azr_mlx.executor import Executor, Job, Limits
+from tests.executor.attacks import ATTACKS, Attack
+from tests.executor.world import World, descriptors, family, let_loose, processes, settle
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts processes through /proc")
 

@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import job, program
 
 from azr_mlx.executor import Executor, Job, Limits, Status, StdinJob
+from tests.executor.conftest import job, program
 
 
 def outcome(executor: Executor, body: str, *inputs: str, limits: Limits | None = None):

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import job
-from world import descriptors, family, processes
 
 from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, Status, find_layers
+from tests.executor.conftest import job
+from tests.executor.world import descriptors, family, processes
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc or a layer of Linux")
 

@@ -8,10 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from conftest import prompt
 from mlx.utils import tree_flatten
 
 from azr_mlx import loss as losses
+from tests.model.conftest import prompt
 
 FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]
 OBJECTIVES = {

@@ -12,11 +12,11 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
-from conftest import prompt
 from mlx.utils import tree_flatten
 
 from azr_mlx import types
 from azr_mlx.weights import ModelNotFound
+from tests.model.conftest import prompt
 
 PROMPTS = [prompt(text) for text in ("a", "def f(x):", "a much longer prompt, which goes on")]
 

@@ -9,11 +9,11 @@ import random
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import prompt
 
 from azr_mlx import sampler
 from azr_mlx.backbone import Backbone
 from azr_mlx.types import Stop
+from tests.model.conftest import prompt
 
 TEXTS = ["a", "def f(x):", "a much longer prompt, which goes on and on for a while", "def f(y):\n    return y", "Q?"]
 FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]
