@@ -35,6 +35,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from azr_mlx.backbone import Backbone
+from azr_mlx.linux_cpu import exp
 
 # Bytes of one float32 (rows, V) array in the head; about four of them are alive at a time.
 HEAD_BYTES = 32 * 2**20
@@ -449,7 +450,7 @@ def _head_rows(
     assert sampler is not None
     logits = backbone.logits(hidden)  # (n, V) float32
     logits = logits - mx.max(logits, axis=-1, keepdims=True)
-    weights = mx.exp(logits)
+    weights = exp(logits)
     total = weights.sum(axis=-1)  # (n,)
     log_total = mx.log(total)
     lp = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - log_total

@@ -28,8 +28,8 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
+from azr_mlx import linux_cpu, sampler, weights  # noqa: E402
 from azr_mlx import loss as losses  # noqa: E402
-from azr_mlx import sampler, weights  # noqa: E402
 from azr_mlx.backbone import Backbone  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
@@ -505,6 +505,7 @@ def _row(
 def _merged(model: nn.Module) -> nn.Module:
     """A model of the same shape that shares every array but the adapted weights, which are W + scale * (A B)^T."""
     twin = type(model)(model.args)
+    linux_cpu.fit(twin)
     shared = []
     adapted = {}
     for name, module in model.named_modules():

@@ -24,6 +24,7 @@ import mlx.core as mx
 import numpy as np
 
 from azr_mlx.backbone import Backbone
+from azr_mlx.linux_cpu import exp
 from azr_mlx.types import Stop
 
 # A batch is compacted when this share of its rows has ended (or when rows wait for room): leaving costs a copy of all
@@ -433,7 +434,7 @@ def draw(logits: mx.array, uniforms: mx.array | None, temperature: float, top_p:
         return tokens, chosen - mx.logsumexp(logits, axis=-1)
     if temperature != 1.0:
         logits = logits * (1.0 / temperature)
-    weights = mx.exp(logits - mx.max(logits, axis=-1, keepdims=True))  # (B, V), the largest is 1
+    weights = exp(logits - mx.max(logits, axis=-1, keepdims=True))  # (B, V), the largest is 1
     if top_p < 1.0:
         weights = _nucleus(weights, top_p)
     block = _block(size)

@@ -64,6 +64,8 @@ def load(model: config.Model, profile: device.Profile) -> tuple[Any, Any, dict[s
     import mlx.core as mx
     from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, quantize_model
 
+    from azr_mlx import linux_cpu
+
     folder = resolve(model)
     network, settings = load_model(folder, lazy=True)
     tokenizer = load_tokenizer(folder, eos_token_ids=settings.get("eos_token_id"))
@@ -85,6 +87,7 @@ def load(model: config.Model, profile: device.Profile) -> tuple[Any, Any, dict[s
         network.update(tree_map_with_path(cast, network.parameters()))
     if not profile.packed:
         network = dequantize_model(network)
+        linux_cpu.fit(network)
     network.eval()
     mx.eval(network.parameters())
     return network, tokenizer, settings, folder
