@@ -21,7 +21,8 @@ STEPS = 4
 SMALL = [
     "batch.proposals=3", "batch.attempts=4", "batch.solves=2", "batch.solve_group=4", "buffer.seed_size=6",
     "buffer.seed_rounds=2", "sampling.max_rows=32", "evaluation.samples=1", "evaluation.probe_tasks=4",
-    "checkpoint.every=1", "minutes=0", "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
+    "checkpoint.every=1",
+    "checkpoint.keep=10", "minutes=0", "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
 ]  # fmt: skip
 WORDS = [word for dial in SMALL for word in ("--set", dial)]
 
@@ -39,8 +40,15 @@ def start(folder: Path, *more: str, steps: int = STEPS) -> subprocess.Popen[str]
         "--steps",
         str(steps),
     ]
+    # One BLAS thread: two spin against each other when the machine is busy.
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, *WORDS, *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *WORDS, *more],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
