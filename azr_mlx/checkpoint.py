@@ -79,14 +79,15 @@ def save(
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
             policy.save_adapter(fresh)
-            moments = {name: value for name, value in policy.state().items() if name.startswith("optim.")}
+            # Sorted, because the order in which a file holds its arrays follows the order of this dictionary.
+            moments = {name: value for name, value in sorted(policy.state().items()) if name.startswith("optim.")}
             mx.save_safetensors(str(fresh / "state.safetensors"), moments)
             (fresh / "buffer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in buffer.rows()))
-            state = {
+            state = {  # `extra` first: after a resume it holds the facts of the checkpoint that was loaded
+                **(extra or {}),
                 "step": step,
                 "running": {name: list(pair) for name, pair in running.moments.items()},
                 "files": {path.name: _hash(path) for path in sorted(fresh.iterdir())},
-                **(extra or {}),
             }
             (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n")
             for path in fresh.iterdir():

@@ -439,7 +439,7 @@ class Policy:
     def save_adapter(self, folder: Path) -> None:
         """Write adapters.safetensors and adapter_config.json as `mlx_lm.generate --adapter-path` reads them."""
         folder.mkdir(parents=True, exist_ok=True)
-        adapter = dict(tree_flatten(self.model.trainable_parameters()))
+        adapter = dict(sorted(tree_flatten(self.model.trainable_parameters())))  # the order decides the file's bytes
         mx.save_safetensors(str(folder / "adapters.safetensors"), adapter, metadata={"format": "mlx"})
         description = {
             "fine_tune_type": "lora",

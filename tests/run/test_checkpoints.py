@@ -117,3 +117,12 @@ def test_a_checkpoint_says_what_it_holds(tmp_path):
         "state.safetensors",
     ]
     assert (tmp_path / "latest").read_text() == "step-000004\n"
+
+
+def test_what_a_loaded_checkpoint_said_of_itself_is_not_carried_over(tmp_path):
+    first = checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running({"a": (0.0, 1.0)}))
+    loaded = checkpoint.read_state(first)
+    second = checkpoint.save(tmp_path, 2, Weights(2.0), memory(), Running({"a": (0.5, 1.0)}), loaded)
+    running = Running()
+    assert checkpoint.load(second, Weights(), memory(), running)["step"] == 2
+    assert running.moments == {"a": (0.5, 1.0)}

@@ -116,7 +116,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(uninterrupted, tmp_path):
 def test_two_runs_in_one_folder_refuse_politely(tmp_path):
     folder = tmp_path / "shared"
     first = start(folder)
-    wait_for(lambda: (folder / ".lock").exists() and (folder / ".lock").stat().st_size > 0, first)
+    wait_for(lambda: (folder / "config.yaml").exists(), first)
     second = start(folder, "--resume", str(folder))
     output, _ = second.communicate(timeout=60)
     first.kill()
