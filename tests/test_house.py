@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 
 FOUNDATION = ("errors", "types", "places", "config")
 WORLD = ("prompts", "parsing", "executor", "buffer", "rewards", "advantages", "proposer", "solver")
-MODEL = ("blas", "kernels", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
+MODEL = ("blas", "kernels", "linux_cpu", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
 HALL = (
-    *("metrics", "checkpoint", "trainer", "probe", "tracker", "report", "evaluator", "exporter"),
+    *("metrics", "checkpoint", "trainer", "probe", "tracker", "report", "evaluation", "evaluator", "exporter"),
     *("doctor", "launch", "cli", "__main__"),
 )
 
