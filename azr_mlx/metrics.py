@@ -368,7 +368,7 @@ def document() -> str:
         "both under the same names. ↑ and ↓ say in which direction a number is good; where there is no arrow,",
         "neither is. What was not measured in a step is not in its row.",
         "",
-        "The **loss is no measure of progress**: its level follows from the advantages, which are centred at each step.",
+        "The **loss is no measure of progress**: its level follows from the advantages, centred at each step.",
         "Look at `probe/mean` (the same held-out tasks every time); `solve/{kind}` falls when proposals get harder.",
     ]
     for title, rows in listing():
