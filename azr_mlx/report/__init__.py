@@ -132,14 +132,16 @@ def charts(story: Story) -> list[Section]:
     """What a run's curves are, in the order in which a reader asks."""
     kinds = story.kinds
 
-    def by_kind(title: str, name: str, note: str = "", *, style: str = "line", mean: bool = False) -> Chart:
+    def by_kind(
+        title: str, name: str, note: str = "", *, style: str = "line", mean: bool = False, wide: bool = False
+    ) -> Chart:
         series = [Series(kind, i, story.points(f"{name}/{kind}")) for i, kind in enumerate(kinds)]
         if mean:
             series.append(Series("all", 3, story.points(f"{name}/mean")))
-        return _chart(title, [f"{name}/{kind}" for kind in kinds], series, note, style)
+        return _chart(title, [f"{name}/{kind}" for kind in kinds], series, note, style, wide)
 
     def plain(title: str, *names: str, note: str = "", labels: Sequence[str] = (), first: int = 0) -> Chart:
-        words = labels or [name.rpartition("/")[2] for name in names]
+        words = labels or [name.rpartition("/")[2].replace("_", " ") for name in names]
         series = [
             Series(word, first + i, story.points(name)) for i, (name, word) in enumerate(zip(names, words, strict=True))
         ]
@@ -149,19 +151,20 @@ def charts(story: Story) -> list[Section]:
     hardness = Chart(
         "How often fresh tasks were solved", "shares of each step's new tasks; only the two middle bands teach", "share",
         [Series(word, 10 + i, points) for i, (word, points) in enumerate(zip(stories.BANDS, band_points, strict=True))],
-        "stack", True, ("solve_rates/{kind}",),
+        "stack", True, ("solve_rates/{kind}",), wide=True,
     )  # fmt: skip
     times = Chart(
         "Seconds of a step, by phase", "", "s",
         [Series(name, i, story.points(f"seconds/{name}")) for i, name in enumerate(PHASES)], "stack", True,
-        ("seconds/{phase}",),
+        ("seconds/{phase}",), wide=True,
     )  # fmt: skip
     return [
         (
             "Does it get better?",
             "The probe is the same every time; the solve rate is not: when proposals get harder, it falls.",
             [
-                by_kind("Held-out tasks", "probe", style="dots", mean=True),
+                by_kind("Held-out tasks", "probe", style="dots", mean=True, wide=True),
+                by_kind("Held-out tasks, greedy", "probe_greedy", style="dots", mean=True),
                 by_kind("Solve rate", "solve"),
                 by_kind("Solver's reward", "reward/solve"),
                 by_kind("Proposer's reward", "reward/propose"),
@@ -176,8 +179,9 @@ def charts(story: Story) -> list[Section]:
                 by_kind("Learnable among valid", "learnable"),
                 by_kind("Difficulty", "difficulty"),
                 by_kind("Programs not seen before", "novel"),
+                by_kind("Proposed before", "repeated"),
                 by_kind("Size of programs", "program_nodes"),
-                by_kind("Tasks in memory", "buffer"),
+                by_kind("Nesting of programs", "program_depth"),
             ],
         ),
         (
@@ -201,18 +205,21 @@ def charts(story: Story) -> list[Section]:
                 plain("Tokens per second", "tokens_per_second", labels=["sampling"]),
                 plain("Memory", "memory/peak", "memory/active", "memory/cache"),
                 plain("Trouble of the executor", "timeouts", "dropped"),
+                by_kind("Tasks in memory", "buffer"),
             ],
         ),
     ]
 
 
-def _chart(title: str, names: Sequence[str], series: Sequence[Series], note: str, style: str = "line") -> Chart:
+def _chart(
+    title: str, names: Sequence[str], series: Sequence[Series], note: str, style: str = "line", wide: bool = False
+) -> Chart:
     """A chart of these metrics, explained by their table."""
     metric = metrics.find(names[0])
     unit = metric.unit if metric else ""
     words = note or "; ".join(dict.fromkeys(m.meaning for name in names if (m := metrics.find(name)) is not None))
     arrow = {"up": " ↑", "down": " ↓", "": ""}[metric.better if metric else ""]
-    return Chart(title + arrow, words, unit, series, style, names=tuple(names))
+    return Chart(title + arrow, words, unit, series, style, names=tuple(names), wide=wide)
 
 
 def overlays(told: Sequence[Story]) -> list[Section]:

@@ -247,12 +247,19 @@ def tasks(run: Path) -> Shown:
     files = sorted((run / "rollouts").glob("step-*.jsonl"))
     if not files:
         return Shown([], 0, 0)
-    first = list(_proposals(files[0]))
-    stride = max(1, -(-len(files) * max(1, len(first)) // MOST_TASKS))
-    chosen = sorted({*range(len(files) - 1, -1, -stride)})
+    stride = max(1, len(files) * max(1, len(list(_proposals(files[0])))) // MOST_TASKS)
+    chosen = sorted(range(len(files) - 1, -1, -stride))
     by_file = {i: list(_proposals(files[i])) for i in chosen}
-    while len(chosen) > 1 and sum(len(json.dumps(by_file[i])) for i in chosen) > MOST_BYTES:
-        chosen = chosen[::-1][::2][::-1]  # every other step, the last one kept
+    sizes = {i: len(json.dumps(found)) for i, found in by_file.items()}
+    while len(chosen) > 1 and (
+        sum(len(by_file[i]) for i in chosen) > MOST_TASKS or sum(sizes[i] for i in chosen) > MOST_BYTES
+    ):
+        stride += 1
+        chosen = [i for i in range(len(files) - 1, -1, -stride)][::-1]
+        for i in chosen:
+            if i not in by_file:
+                by_file[i] = list(_proposals(files[i]))
+                sizes[i] = len(json.dumps(by_file[i]))
     return Shown([one for i in chosen for one in by_file[i]], len(chosen), len(files))
 
 

@@ -1,7 +1,8 @@
 """Charts as inline SVG, drawn here: a report must open anywhere, without a network and without a plotting library.
 
 Colours are classes (`s0`, `s1`, ...) that the style sheet fills in for light and dark. Text that comes from outside is
-escaped by Markup.format. Coordinates are those of a 360 x 190 box that the page stretches.
+escaped by Markup.format. Coordinates are those of a 360 x 190 box that the page stretches; a wide chart is drawn
+once more in a box of two columns, and the page shows what fits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 360.0, 190.0
+WIDTH, WIDE, HEIGHT = 360.0, 744.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 10.0, 10.0, 22.0
 
 
@@ -37,6 +38,7 @@ class Chart:
     style: str = "line"
     zero: bool = False  # the axis begins at zero
     names: Sequence[str] = field(default=())  # the metrics it shows
+    wide: bool = False  # takes two columns where there are several
 
 
 def number(value: float, unit: str) -> str:
@@ -83,7 +85,8 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 360) -> list[tupl
 class Frame:
     """The box of a chart: where a step and a value lie in it, and its axes."""
 
-    def __init__(self, chart: Chart) -> None:
+    def __init__(self, chart: Chart, width: float = WIDTH) -> None:
+        self.width = width
         xs = [x for one in chart.series for x, _ in one.points]
         if chart.style == "stack":
             tops: dict[float, float] = {}
@@ -108,7 +111,7 @@ class Frame:
 
     def x(self, step: float) -> float:
         span = self.x1 - self.x0
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - self.x0) / span if span else 0.5)
+        return LEFT + (self.width - LEFT - RIGHT) * ((step - self.x0) / span if span else 0.5)
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.y0), self.y1) - self.y0) / (self.y1 - self.y0)
@@ -120,16 +123,16 @@ class Frame:
             y = self.y(tick)
             parts.append(
                 Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                    LEFT, WIDTH - RIGHT, y, y
+                    LEFT, self.width - RIGHT, y, y
                 )
                 + Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
                     LEFT - 5, y + 3.5, number(tick, self.unit)
                 )
             )
-        inner = [t for t in ticks(self.x0, self.x1, 4) if self.x0 <= t <= self.x1 and t == int(t)]
+        inner = [t for t in ticks(self.x0, self.x1, 4 if self.width == WIDTH else 8) if self.x0 <= t <= self.x1 and t == int(t)]
         for tick in inner or [self.x0]:
             x = self.x(tick)
-            anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
+            anchor = "end" if x > self.width - RIGHT - 14 else "middle"
             parts.append(
                 Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{:.0f}</text>').format(
                     x, HEIGHT - 7, anchor, tick
@@ -152,10 +155,16 @@ def robust(values: Sequence[float]) -> list[float]:
 
 
 def draw(chart: Chart, identity: str) -> Markup:
-    """The chart as an <svg>. A chart without points is an empty string."""
+    """The chart as an <svg>, a wide one as two. A chart without points is an empty string."""
     if not any(one.points for one in chart.series):
         return Markup("")
-    frame = Frame(chart)
+    if not chart.wide:
+        return _drawn(chart, identity, WIDTH, "")
+    return _drawn(chart, identity, WIDTH, " narrow") + _drawn(chart, f"{identity}w", WIDE, " wide")
+
+
+def _drawn(chart: Chart, identity: str, width: float, style: str) -> Markup:
+    frame = Frame(chart, width)
     parts = [frame.axes()]
     if chart.style == "stack":
         parts.append(_stack(chart, frame))
@@ -166,9 +175,9 @@ def draw(chart: Chart, identity: str) -> Markup:
         Markup('<line class="cross" x1="0" x2="0" y1="{}" y2="{}" visibility="hidden"/>').format(TOP, HEIGHT - BOTTOM)
     )
     return Markup(
-        '<svg class="chart" id="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}" data-x0="{}" data-x1="{}">'
+        '<svg class="chart{}" id="{}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}" data-x0="{}" data-x1="{}">'
         "{}</svg>"
-    ).format(identity, WIDTH, HEIGHT, chart.title, frame.x0, frame.x1, Markup("").join(parts))
+    ).format(style, identity, width, HEIGHT, chart.title, frame.x0, frame.x1, Markup("").join(parts))
 
 
 def _line(chart: Chart, one: Series, frame: Frame) -> Markup:
@@ -204,8 +213,8 @@ def _stack(chart: Chart, frame: Frame) -> Markup:
     for one in chart.series:
         values = dict(one.points)
         top = {x: base[x] + values.get(x, 0.0) for x in steps}
-        upper = thinned([(x, top[x]) for x in steps], 180)
-        lower = thinned([(x, base[x]) for x in steps], 180)
+        upper = thinned([(x, top[x]) for x in steps])
+        lower = thinned([(x, base[x]) for x in steps])
         if len(upper) == 1:  # an area needs two sides
             upper, lower = ([(frame.x0, p[0][1]), (frame.x1 + 1, p[0][1])] for p in (upper, lower))
         shape = frame.path(upper) + "L" + frame.path(lower[::-1])[1:] + "Z"

@@ -43,26 +43,28 @@
   for (const figure of document.querySelectorAll(".curve")) {
     const chart = facts.charts[figure.dataset.chart];
     const series = chart.series.filter((one) => one.x.length);
-    const svg = figure.querySelector("svg");
-    const cross = figure.querySelector(".cross");
+    const svgs = figure.querySelectorAll("svg"); // a wide chart is drawn twice, for two widths
     const at = figure.querySelector(".at");
     const values = figure.querySelectorAll(".legend b");
-    const first = Number(svg.dataset.x0), last = Number(svg.dataset.x1);
+    const first = Number(svgs[0].dataset.x0), last = Number(svgs[0].dataset.x1);
     const tell = (step) => {
       series.forEach((one, i) => { values[i].textContent = written(one.y[nearest(one.x, step)], chart.unit); });
       at.textContent = `step ${Math.round(step)}`;
     };
-    const rest = () => { tell(last); cross.setAttribute("visibility", "hidden"); };
-    rest();
-    svg.addEventListener("pointermove", (event) => {
-      const box = svg.getBoundingClientRect();
-      const x = Math.min(350, Math.max(40, ((event.clientX - box.left) / box.width) * 360));
-      tell(first + ((x - 40) / 310) * (last - first));
-      cross.setAttribute("x1", x);
-      cross.setAttribute("x2", x);
-      cross.setAttribute("visibility", "visible");
-    });
-    svg.addEventListener("pointerleave", rest);
+    tell(last);
+    for (const svg of svgs) {
+      const cross = svg.querySelector(".cross");
+      const width = svg.viewBox.baseVal.width, left = 40, right = width - 10; // as drawn in svg.py
+      svg.addEventListener("pointermove", (event) => {
+        const box = svg.getBoundingClientRect();
+        const x = Math.min(right, Math.max(left, ((event.clientX - box.left) / box.width) * width));
+        tell(first + ((x - left) / (right - left)) * (last - first));
+        cross.setAttribute("x1", x);
+        cross.setAttribute("x2", x);
+        cross.setAttribute("visibility", "visible");
+      });
+      svg.addEventListener("pointerleave", () => { tell(last); cross.setAttribute("visibility", "hidden"); });
+    }
   }
 
   // The task browser -------------------------------------------------------------------------------------------------
