@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 
 FOUNDATION = ("errors", "types", "places", "config")
-WORLD = ("prompts", "parsing", "executor", "buffer", "rewards", "advantages", "proposer", "solver")
+WORLD = ("prompts", "parsing", "executor", "buffer", "rewards", "advantages", "proposer", "solver", "evaluation")
 MODEL = ("blas", "kernels", "linux_cpu", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
 HALL = (
     *("metrics", "checkpoint", "trainer", "probe", "tracker", "report", "evaluation", "evaluator", "exporter"),

