@@ -6,6 +6,7 @@ import importlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 SHAPES = {
     # The shape of the embedded model: small enough that everything but matmuls shows.
@@ -83,3 +84,18 @@ def _tokenizer(target: Path) -> None:
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     fast.save_pretrained(target)
+
+
+def load_pair(folder: str, *parts: Any) -> tuple[Any, Any]:
+    """Two policies on one model: ours, and one whose blocks compute as mlx_lm wrote them, for the other engines."""
+    from azr_mlx import config, linux_cpu
+    from azr_mlx.policy import Policy
+
+    model = config.Model(id=folder, style="compact")
+    fit = linux_cpu.fit
+    linux_cpu.fit = lambda model: None
+    try:
+        theirs = Policy.load(model, *parts)
+    finally:
+        linux_cpu.fit = fit
+    return Policy.load(model, *parts), theirs

@@ -102,10 +102,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
-    policy = Policy.load(
-        config.Model(id=str(models.folder(args.model, args.root)), style="compact"), config.Lora(), config.Optim(),
-        config.Sampling(), config.Loss(),
-    )  # fmt: skip
+    parts = config.Lora(), config.Optim(), config.Sampling(), config.Loss()
+    policy, stock = models.load_pair(str(models.folder(args.model, args.root)), *parts)
     prompts = prompts_of(args.prompts, args.prompt, args.shared)
     number = args.prompts * args.group
     limits = [max(1, args.tokens // 4) if args.ragged and i % 2 else args.tokens for i in range(number)]
@@ -113,18 +111,18 @@ def main() -> None:
     stops: set[int] = set()
     if args.ends:
         stops = set(range(round(args.ends * policy.backbone.vocabulary)))  # random weights: tokens are about as likely
-    policy.tokenizer._eos_token_ids = stops  # what mlx-lm-lora reads
-    common: tuple[Any, ...] = (policy, prompts, args.group, limits, width, stops)
+    stock.tokenizer._eos_token_ids = stops  # what mlx-lm-lora reads
+    common: tuple[Any, ...] = (prompts, args.group, limits, width, stops)
     engines: dict[str, Engine] = {
-        "BatchGenerator": lambda: batch_generator(*common),
-        "azr_mlx": lambda: ours(*common),
+        "BatchGenerator": lambda: batch_generator(stock, *common),
+        "azr_mlx": lambda: ours(policy, *common),
     }
     if generate_grpo is not None and not args.ragged:
         for batch in sorted({1, args.prompts}):
             name = f"mlx-lm-lora {batch}x{args.group}"
-            engines[name] = lambda batch=batch: mlx_lm_lora(policy, prompts, args.group, batch, args.tokens)
+            engines[name] = lambda batch=batch: mlx_lm_lora(stock, prompts, args.group, batch, args.tokens)
         every = [prompt for prompt in prompts for _ in range(args.group)]
-        engines[f"mlx-lm-lora {number}x1"] = lambda: mlx_lm_lora(policy, every, 1, number, args.tokens)
+        engines[f"mlx-lm-lora {number}x1"] = lambda: mlx_lm_lora(stock, every, 1, number, args.tokens)
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         engine()

@@ -114,15 +114,11 @@ def main() -> None:
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
     folder = str(models.folder(args.model, args.root))
-    policies = {
-        keep: Policy.load(
-            config.Model(id=folder, style="compact"), config.Lora(),
-            config.Optim(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep), config.Sampling(),
-            config.Loss(),
-        )
-        for keep in (True, False)
-    }  # fmt: skip
-    policy = policies[True]
+    policies, stock = {}, None
+    for keep in (True, False):
+        optim = config.Optim(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
+        policies[keep], stock = models.load_pair(folder, config.Lora(), optim, config.Sampling(), config.Loss())
+    policy = stock
     rollouts = rollouts_of(args.prompts, args.group, args.prompt, args.tokens, args.ragged)
     live = round(args.prompts * (1 - args.zero)) * args.group
     advantages = [(1.0 if i % 2 else -1.0) if i < live else 0.0 for i in range(len(rollouts))]
