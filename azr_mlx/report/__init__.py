@@ -67,7 +67,9 @@ def render(told: Sequence[Story], *, refresh: int = 0) -> str:
         "charts": {
             identity: {
                 "unit": chart.unit,
-                "series": [{"x": [x for x, _ in s.points], "y": [_round(y) for _, y in s.points]} for s in chart.series],
+                "series": [
+                    {"x": [x for x, _ in s.points], "y": [_round(y) for _, y in s.points]} for s in chart.series
+                ],
             }
             for _, _, found in numbered
             for identity, chart, _ in found
@@ -149,7 +151,7 @@ def charts(story: Story) -> list[Section]:
 
     band_points = stories.bands(story)
     hardness = Chart(
-        "How often fresh tasks were solved", "shares of each step's new tasks; only the two middle bands teach", "share",
+        "How often fresh tasks were solved", "shares of a step's new tasks; only the two middle bands teach", "share",
         [Series(word, 10 + i, points) for i, (word, points) in enumerate(zip(stories.BANDS, band_points, strict=True))],
         "stack", True, ("solve_rates/{kind}",), wide=True,
     )  # fmt: skip
@@ -284,7 +286,7 @@ def _headline(story: Story) -> dict[str, Any]:
     if trend:
         return {
             "before": 100 * trend[0], "after": 100 * trend[1], "change": 100 * (trend[1] - trend[0]), "what": what,
-            "words": "solve rate on its own tasks, first and last tenth of the steps. The tasks change as it learns, so "
+            "words": "solve rate on its own tasks, first and last tenth of the steps. They change as it learns, so "
             "this is no measure of skill; the held-out tasks are measured when a run ends.",
         }  # fmt: skip
     return {"before": None, "after": None, "change": None, "what": what, "words": "no steps to tell of yet"}

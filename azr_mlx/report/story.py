@@ -120,9 +120,7 @@ def changes(story: Story) -> list[Change]:
             line, (old, new) = mine[name], widths[name]
             words = {"T=1": "", "greedy": ", greedy"}[label]
             title = f"all kinds{words}" if name == "mean" else f"{name}{words}"
-            found.append(
-                Change(title, line.before, old, line.after, new, line.change, line.half_width, name == "mean")
-            )
+            found.append(Change(title, line.before, old, line.after, new, line.change, line.half_width, name == "mean"))
     return found
 
 
@@ -255,7 +253,7 @@ def tasks(run: Path) -> Shown:
         sum(len(by_file[i]) for i in chosen) > MOST_TASKS or sum(sizes[i] for i in chosen) > MOST_BYTES
     ):
         stride += 1
-        chosen = [i for i in range(len(files) - 1, -1, -stride)][::-1]
+        chosen = sorted(range(len(files) - 1, -1, -stride))
         for i in chosen:
             if i not in by_file:
                 by_file[i] = list(_proposals(files[i]))

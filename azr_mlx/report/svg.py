@@ -129,7 +129,11 @@ class Frame:
                     LEFT - 5, y + 3.5, number(tick, self.unit)
                 )
             )
-        inner = [t for t in ticks(self.x0, self.x1, 4 if self.width == WIDTH else 8) if self.x0 <= t <= self.x1 and t == int(t)]
+        inner = [
+            t
+            for t in ticks(self.x0, self.x1, 4 if self.width == WIDTH else 8)
+            if self.x0 <= t <= self.x1 and t == int(t)
+        ]
         for tick in inner or [self.x0]:
             x = self.x(tick)
             anchor = "end" if x > self.width - RIGHT - 14 else "middle"

@@ -102,9 +102,7 @@ def timing(number: int, rng: random.Random) -> dict[str, Any]:
     return row | {"memory/active": 21_000_000, "memory/peak": int(6e8 * rng.uniform(0.9, 1.1)), "memory/cache": 9_000}
 
 
-def make_step(
-    number: int, steps: int, rng: random.Random, settings: config.Config, hostile: bool = False
-) -> Step:
+def make_step(number: int, steps: int, rng: random.Random, settings: config.Config, hostile: bool = False) -> Step:
     """One step: for each kind some proposals, some of them valid, each tried n times, and some solutions."""
     progress = number / max(1, steps - 1)
     kinds = [Kind(name) for name in settings.tasks.kinds]

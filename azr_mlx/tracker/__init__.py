@@ -1,13 +1,14 @@
 """What a run leaves behind and what one sees of it: metrics, rollouts, the console, Weights & Biases.
 
-The trainer tells; only this room formats.
+The trainer tells; only this room formats. On a terminal a live panel shows the run (`tracker.panel`); piped, on a dumb
+terminal or into a file there is one aligned row of at most 80 columns a step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from azr_mlx import metrics
 from azr_mlx.checkpoint import plain_errors, write_text
 from azr_mlx.config import Config
 from azr_mlx.probe import Line
+from azr_mlx.tracker.backend import WandbRun
+from azr_mlx.tracker.panel import LivePanel, View, draw, sparkline, star_of
 from azr_mlx.types import Kind, Step
 
 SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
@@ -35,17 +38,29 @@ class Tracker:
     """Watches phases, writes a row a step. `stop` is asked often and raises Interrupted when the run must end."""
 
     def __init__(
-        self, run: Path, config: Config, *, quiet: bool = False, stop: Callable[[], None] = lambda: None
+        self,
+        run: Path,
+        config: Config,
+        *,
+        quiet: bool = False,
+        stop: Callable[[], None] = lambda: None,
+        console: Console | None = None,
     ) -> None:
         self.run = run
         self.config = config
         self.stop = stop
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = console or Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.seconds: dict[str, float] = defaultdict(float)
         self.sampled_tokens = 0
+        self.view = View(run.name, self._kinds(), config.steps, minutes=config.minutes)
         self._header_every = 25
         self._told = 0
-        self._wandb: Any = None
+        self._alarmed: set[str] = set()
+        self._wandb: WandbRun | None = None
+        self._panel: LivePanel | None = None
+        # A panel needs a terminal that can move its cursor; it is gone once the run is closed.
+        self._can_draw = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.quiet
+        self._closed = False
         with plain_errors(f"run folder {run}"):
             (run / "rollouts").mkdir(parents=True, exist_ok=True)
 
@@ -63,6 +78,9 @@ class Tracker:
                         if row["step"] < step:
                             rows.append(line)
                 write_text(path, "".join(row + "\n" for row in rows))
+                if name == "timings.jsonl":
+                    self.view.spent = sum(json.loads(row).get("seconds/step", 0.0) for row in rows)
+            self.view.done, self.view.rows = step, _joined(self.run)
             for path in (self.run / "rollouts").glob("step-*.jsonl*"):
                 if int(path.name.removeprefix("step-").split(".")[0]) >= step:
                     path.unlink()
@@ -81,58 +99,76 @@ class Tracker:
             for name, content in (("metrics.jsonl", row), ("timings.jsonl", timing)):
                 with (self.run / name).open("a") as file:
                     file.write(json.dumps(content) + "\n")
+        self.view.rows.append({**row, **timing})
+        self.view.done = step.number + 1
+        self.view.spent += timing["seconds/step"]
+        self.view.star = star_of(step) or self.view.star
+        self._watch()
         if self._wandb is not None:
-            flat = {k: v for k, v in {**row, **timing}.items() if isinstance(v, int | float)}
-            self._wandb.log(flat, step=step.number)
-        self._show(step, row, timing)
+            self._wandb.log({**row, **timing}, self._rollout_rows(step))
+        if self._panel is None:
+            self._show(step, row, timing)
         self.seconds.clear()
         self.sampled_tokens = 0
 
-    def _write_rollouts(self, step: Step) -> None:
+    def _watch(self) -> None:
+        """Say an alarm once when it begins: in the panel as long as it lasts, else as a line; on stderr if quiet."""
+        self.view.alarms = metrics.alarms(self.view.rows)
+        for line in self.view.alarms:
+            if line not in self._alarmed:
+                if self.console.quiet:
+                    sys.stderr.write(f"alarm: {line}\n")
+                elif self._panel is None:
+                    self.say(f"alarm: {line}")
+        self._alarmed = set(self.view.alarms)
+
+    def _rollout_rows(self, step: Step) -> Iterator[dict[str, Any]]:
         worth = {id(one): value for one, value in zip(step.trained, step.advantages, strict=True)}
-        rows = (
-            metrics.rollout_row(one, worth.get(id(one)), step.number)
-            for one in (*step.proposals, *step.attempts, *step.solutions)
-        )
-        write_text(
-            self.run / "rollouts" / f"step-{step.number:06d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        for one in (*step.proposals, *step.attempts, *step.solutions):
+            yield metrics.rollout_row(one, worth.get(id(one)), step.number)
+
+    def _write_rollouts(self, step: Step) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self._rollout_rows(step))
+        write_text(self.run / "rollouts" / f"step-{step.number:06d}.jsonl", text)
 
     # Phases -----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def phase(self, name: str, rows: int) -> Iterator[Callable[[int, int, int], None]]:
-        """Time a phase; on a terminal, show a bar with the time left when it takes longer than a moment."""
+        """Time a phase and show how far it is: in the panel, or after the run as a bar when it takes a while."""
         self.stop()
         began = time.perf_counter()
-        bar: Progress | None = None
+        view = self.view
+        view.phase, view.finished, view.total, view.phase_began = name, 0, rows, time.monotonic()
+        if self._can_draw and not self._closed:
+            if self._panel is None:
+                self._panel = LivePanel(self.console, lambda width, height: draw(view, width, height))
+            else:
+                self._panel.refresh()
+        shown: Progress | None = None
         task: Any = None
         written = 0
 
         def progress(done: int, total: int, tokens: int) -> None:
-            nonlocal bar, task, written
+            nonlocal shown, task, written
             self.stop()
             written = tokens
-            if (
-                bar is None
-                and self.console.is_terminal
-                and not self.console.quiet
-                and time.perf_counter() - began > 1.0
-            ):
-                bar = Progress(
+            view.finished, view.total = done, total
+            if shown is None and self._can_draw and self._closed and time.perf_counter() - began > 1.0:
+                shown = Progress(
                     TextColumn(f"  {name}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                     console=self.console, transient=True,
                 )  # fmt: skip
-                task = bar.add_task(name, total=total)
-                bar.start()
-            if bar is not None:
-                bar.update(task, completed=done)
+                task = shown.add_task(name, total=total)
+                shown.start()
+            if shown is not None:
+                shown.update(task, completed=done)
 
         try:
             yield progress
         finally:
-            if bar is not None:
-                bar.stop()
+            if shown is not None:
+                shown.stop()
             self.seconds[name] += time.perf_counter() - began
             self.sampled_tokens += written
 
@@ -143,23 +179,25 @@ class Tracker:
         self.console.print(text, markup=False)
 
     def _show(self, step: Step, row: dict[str, Any], timing: dict[str, Any]) -> None:
+        """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
+        kinds = self._kinds()
         if self._told % self._header_every == 0:
+            names = " ".join(f"{SHORT[kind]:>4}" for kind in kinds)
+            width = 5 * len(kinds) - 1
             self.say(
-                f"{'step':>5} {'solve rate':^17} {'valid':^17} {'learnable':>9} {'entropy':>7} {'tok/s':>6} "
-                f"{'propose':>7} {'attempt':>7} {'solve':>6} {'execute':>7} {'update':>6} {'mem GB':>6}"
+                f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "
+                f"{'time':>6}  {'mem':>5}"
             )
-            names = " ".join(f"{SHORT[kind]:>5}" for kind in self._kinds())
-            self.say(f"{'':5} {names} {names}")
+            self.say(f"{'step':>5}  {names}  {names}  {'able':>6}  {'nats':>7}  {'per s':>6}  {'s':>6}  {'GB':>5}")
         self._told += 1
-        solve = " ".join(_percent(row.get(f"solve/{kind}")) for kind in self._kinds())
-        valid = " ".join(_percent(row.get(f"valid/{kind}")) for kind in self._kinds())
+        solve = " ".join(_percent(row.get(f"solve/{kind}")) for kind in kinds)
+        valid = " ".join(_percent(row.get(f"valid/{kind}")) for kind in kinds)
         fresh = [one.solve_rate for one in step.proposals if one.solve_rate is not None]
         learnable = f"{sum(0 < rate < 1 for rate in fresh)}/{len(step.proposals)}"
-        times = [timing.get(f"seconds/{name}", 0.0) for name in ("propose", "attempt", "solve", "execute", "update")]
         self.say(
-            f"{step.number:>5} {solve} {valid} {learnable:>9} {row.get('entropy', float('nan')):>7.3f} "
-            f"{timing['tokens_per_second']:>6.0f} {times[0]:>6.1f}s {times[1]:>6.1f}s {times[2]:>5.1f}s "
-            f"{times[3]:>6.1f}s {times[4]:>5.1f}s {timing.get('memory/peak', 0) / 1e9:>6.2f}"
+            f"{step.number:>5}  {solve}  {valid}  {learnable:>6}  {row.get('entropy', float('nan')):>7.3f}  "
+            f"{timing['tokens_per_second']:>6.0f}  {timing['seconds/step']:>6.1f}  "
+            f"{timing.get('memory/peak', 0) / 1e9:>5.2f}"
         )
 
     def _kinds(self) -> list[Kind]:
@@ -181,11 +219,12 @@ class Tracker:
 
     def curves(self) -> None:
         """The solve rates of the run as one line of blocks for each kind."""
-        rows = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        rows = _joined(self.run)
+        room = max(10, min(60, self.console.width - 32))
         for name in [*(f"solve/{kind}" for kind in self._kinds()), "entropy"]:
             values = [row[name] for row in rows if name in row]
             if len(values) > 1:
-                self.say(f"  {name:<17} {values[0]:.2f} {sparkline(values)} {values[-1]:.2f}")
+                self.say(f"  {name:<17} {values[0]:.2f} {sparkline(values, room)} {values[-1]:.2f}")
 
     # Weights & Biases -------------------------------------------------------------------------------------------
 
@@ -193,28 +232,37 @@ class Tracker:
         """Open (or go on with) a W&B run if the configuration asks for one; returns its id."""
         if not self.config.tracking.wandb:
             return None
-        import wandb
+        self._wandb = WandbRun(self.run, self.config.tracking.wandb_project, resolved, run_id)
+        return self._wandb.identity
 
-        self._wandb = wandb.init(
-            project=self.config.tracking.wandb_project, name=self.run.name, config=resolved, id=run_id, resume="allow",
-            dir=str(self.run),
-        )  # fmt: skip
-        return str(self._wandb.id)
+    def publish(self, report: Path | None) -> None:
+        """Hand the report to W&B and end the run there. Without it (an interrupted run) W&B ends with the process."""
+        if self._wandb is not None:
+            self._wandb.finish(report)
+            self._wandb = None
 
     def close(self) -> None:
-        if self._wandb is not None:
-            self._wandb.finish()
-            self._wandb = None
+        """No more steps: the panel leaves, and what it showed last stays as text. May be called again."""
+        self._closed = True
+        if self._panel is not None:
+            self._panel.stop()
+            self._panel = None
+            if self.view.rows:
+                self.view.phase = ""
+                self.console.print(draw(self.view, self.console.width), soft_wrap=False)
+
+
+def _joined(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run so far, timings included; lines that a kill cut in two are left out."""
+    rows: dict[int, dict[str, Any]] = {}
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        path = run / name
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):
+                row = json.loads(line)
+                rows.setdefault(row["step"], {}).update(row)
+    return [rows[step] for step in sorted(rows)]
 
 
 def _percent(value: float | None) -> str:
-    return "    -" if value is None else f"{100 * value:>4.0f}%"
-
-
-def sparkline(values: list[float], width: int = 60) -> str:
-    """Values as blocks of eight heights, averaged to at most `width` columns."""
-    columns = min(width, len(values))
-    edges = [len(values) * i // columns for i in range(columns + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    low, high = min(means), max(means)
-    return "".join("▁▂▃▄▅▆▇█"[int(7.999 * (value - low) / (high - low)) if high > low else 0] for value in means)
+    return "   -" if value is None else f"{100 * value:>3.0f}%"
