@@ -174,6 +174,177 @@ def _caution(settings: Config) -> None:
         _note(line)
 
 
+# -- eval ---------------------------------------------------------------------------------------------------
+
+
+@azr.command("eval")
+@click.option("--bench", "benches", metavar="NAME[,NAME]", help="Benchmarks of benchmarks/, or YAML files.")
+@click.option(
+    "--model", default="", metavar="M", help="Repository or folder; else the adapter's, else the embedded one."
+)
+@click.option("--revision", default="", metavar="REV", help="Branch, tag or commit of the model's repository.")
+@click.option("--adapter", type=click.Path(path_type=Path), metavar="A", help="MLX adapter, step folder or run.")
+@click.option("--prompt", default="", metavar="VARIANT", help="Prompt variant, as base, chat or chat-plain.")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of each problem.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True, help="Nucleus mass."
+)
+@click.option("--k", "ks", metavar="K[,K]", help="The k of pass@k; else those of 1, 5, 10, 100 that samples allow.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; else the variant's.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of sampling.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N problems.")
+@click.option("--split", default="", help="Split of the benchmark, as test or all.")
+@click.option("--level", default="", help="Only the problems of this level.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="The rows: .jsonl, .jsonl.gz or .json.")
+@click.option("--completions", type=click.Path(path_type=Path), metavar="FILE", help="Judge these; no model is loaded.")
+@click.option(
+    "--compare",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="Base against adapter; with --completions, FILE against those.",
+)
+@click.option("--partial", is_flag=True, help="Judge completions although problems are missing.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where samples go; else under logs/.")
+@click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Where results go; else logs/.")
+@click.option("--fresh", is_flag=True, help="Write samples anew instead of going on from those in the file.")
+@click.option("--thinking", is_flag=True, help="Let the chat template open a think section.")
+@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Completions written together.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["strict", "standard", "off"]),
+    default="standard",
+    show_default=True,
+    help="Level of confinement.",
+)
+@click.option("--list", "listed", is_flag=True, help="The benchmarks and their prompt variants.")
+@click.option("--json", "as_json", is_flag=True, help="The results as JSON instead of a table.")
+def eval_(
+    benches: str | None, ks: str | None, compare: str | None, listed: bool, adapter: Path | None, **words: Any
+) -> int:
+    """Score a model on a benchmark, alone or against itself with an adapter.
+
+    Samples are written to disk as they come, and the same command goes on where an interrupted one stopped.
+    Every result is appended to logs/evaluation_results.json. docs/benchmarks.md says what each number means.
+
+    \b
+    Examples:
+      azr eval --bench humaneval                                   the embedded model, nothing to download
+      azr eval --bench humaneval --model Qwen/Qwen2.5-Coder-3B --adapter checkpoints/run --compare
+      azr eval --bench mbpp+ --data MbppPlus.jsonl.gz --model Qwen/Qwen2.5-Coder-3B-Instruct
+      azr eval --bench humaneval --samples 20 --temperature 0.2 --k 1,10
+      azr eval --bench humaneval --completions samples.jsonl       judge what another tool wrote
+      azr eval --list
+    """
+    from azr_mlx import evaluation
+
+    if listed:
+        for name in evaluation.names():
+            benchmark = evaluation.load(name)
+            click.echo(f"{name:<15} {benchmark.about}; prompts {', '.join(benchmark.prompts)}")
+        return 0
+    if not benches:
+        raise UsageError(f"eval: say what to evaluate with --bench; there are {', '.join(evaluation.names())}")
+    try:
+        k = tuple(sorted({int(word) for word in ks.split(",")})) if ks else ()
+    except ValueError:
+        k = (0,)
+    if any(one < 1 for one in k):
+        raise UsageError(f"eval: --k {ks} must be whole numbers above 0, as in --k 1,10")
+    chosen = [name.strip() for name in benches.split(",") if name.strip()]
+    if len(chosen) > 1 and (words["data"] or words["output"] or words["completions"]):
+        raise UsageError("eval: --data, --output and --completions go with one benchmark at a time")
+    completions = words["completions"]
+    if completions and (adapter or words["samples"] > 1 or words["temperature"]):
+        raise UsageError("eval: --completions are judged as they are: no --adapter, --samples or --temperature")
+    if compare == "" and (adapter is None or completions):
+        raise UsageError("eval: --compare needs --adapter, or --completions and a second file: --compare FILE")
+    if compare and not completions:
+        raise UsageError("eval: --compare FILE goes with --completions; base against adapter is --compare alone")
+    if compare is not None and words["output"]:
+        raise UsageError("eval: --compare writes two files of samples: leave --output away")
+
+    from azr_mlx import evaluator, launch
+
+    choices = tuple(
+        evaluator.Choice(
+            name, data=words["data"], split=words["split"], level=words["level"], limit=words["limit"] or 0,
+            prompt=words["prompt"], samples=words["samples"], temperature=words["temperature"], top_p=words["top_p"],
+            tokens=words["tokens"] or 0, seed=words["seed"], k=k,
+        )
+        for name in chosen
+    )  # fmt: skip
+    order = evaluator.Order(
+        choices, model=words["model"], revision=words["revision"], adapter=adapter, completions=completions,
+        other=Path(compare) if compare else None, compare=compare == "", partial=words["partial"],
+        output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
+        rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
+    )  # fmt: skip
+    return evaluator.command(order, launch.versions())
+
+
+# -- export -------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("source", required=False, metavar="[RUN|CHECKPOINT]")
+@click.option(
+    "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new folder; exports/RUN-STEP otherwise.")
+@click.option(
+    "--dtype", type=click.Choice(["f32", "f16", "bf16"]), default="f32", show_default=True, help="Of fused weights."
+)
+@click.option("--base", default="", metavar="MODEL", help="Name of the full-precision model, for cards and PEFT.")
+@click.option("--push", metavar="OWNER/NAME", help="Upload to the Hugging Face hub, as a private repository.")
+@click.option("--public", is_flag=True, help="With --push: as a public one.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written and uploaded.")
+def export(
+    source: str | None,
+    formats: str,
+    out: Path | None,
+    dtype: str,
+    base: str,
+    push: str | None,
+    public: bool,
+    dry_run: bool,
+) -> None:
+    """Write a run's newest checkpoint, or the one that is named, for other tools.
+
+    Formats: mlx is an adapter for mlx_lm, peft one for PEFT, hf a whole model with the adapter added, base the model
+    that the adapter was trained on. What was written is loaded again and compared with the policy, and refused when
+    it lost the adapter's effect. Nothing that exists is overwritten.
+
+    \b
+    Examples:
+      azr export                                   the newest run, all formats
+      azr export checkpoints/nano --format mlx,peft --out adapters
+      azr export checkpoints/nano/step-000020 --format hf --dtype f16
+      azr export nano --push me/nano-azr --dry-run
+    """
+    from azr_mlx import exporter
+
+    wanted = tuple(dict.fromkeys(word.strip() for word in formats.split(",") if word.strip()))
+    if not wanted:
+        raise UsageError(f"export: --format takes some of {', '.join(exporter.FORMATS)}")
+    repositories = exporter.repositories(push, wanted) if push else {}
+    if push and not dry_run:
+        exporter.check_hub()
+    found = exporter.find(source if source is not None else newest_run())
+    target = out or exporter.default_target(found)
+    click.echo(f"{found.folder} -> {target}")
+    written = exporter.export(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
+    for one in written:
+        click.echo(f"{one.format:<5} {one.check.words()}")
+    if dry_run:
+        for name, repository in repositories.items():
+            click.echo(f"{name:<5} would go to {'public' if public else 'private'} {repository}")
+        click.echo("nothing was written")
+    elif push:
+        exporter.push(written, push, public=public, say=click.echo)
+
+
 # -- run ----------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +424,131 @@ def config_(source: str | None, sets: tuple[str, ...], changed: bool) -> None:
             click.echo(f"{key}: {config.written(value)}  # default {config.written(default)}")
     else:
         click.echo(config.dump(settings), nl=False)
+
+
+# -- report -------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the page.")
+@click.option("--follow", is_flag=True, help="Write it again while the run goes on; an open page reloads itself.")
+def report(runs: tuple[Path, ...], output: Path | None, follow: bool) -> None:
+    """Write a run as one HTML page, or several runs side by side.
+
+    The page needs no network and can be sent around. It has the headline, the curves, the curriculum, the proposed
+    tasks, reasons for rejection, and every setting. Without RUN it is the newest one.
+
+    \b
+    Examples:
+      azr report                                      checkpoints/RUN/report.html of the newest run
+      azr report checkpoints/nano --follow            watch it in a browser while it trains
+      azr report checkpoints/nano checkpoints/nano-2  report-compare.html
+    """
+    import time
+
+    from azr_mlx import report as pages
+
+    folders = [_run_folder(run) for run in runs] or [newest_run()]
+    written = pages.write(folders, output, refresh=15 if follow else 0)
+    click.echo(f"{written}  ({written.stat().st_size / 1e6:.1f} MB)")
+    if not follow:
+        return
+    click.echo("open it in a browser; it is written again as the run goes on. Ctrl-C ends that.", err=True)
+    seen = _moments(folders)
+    try:
+        while True:
+            time.sleep(3)
+            if (now := _moments(folders)) != seen:
+                seen = now
+                pages.write(folders, output, refresh=15)
+    except KeyboardInterrupt:
+        pages.write(folders, output)
+
+
+def _run_folder(run: Path) -> Path:
+    """A run by its path, or by its name under checkpoints/."""
+    from azr_mlx import places
+
+    if run.is_dir() or len(run.parts) != 1:
+        return run
+    named = places.checkpoints() / run
+    return named if named.is_dir() else run
+
+
+def _moments(folders: list[Path]) -> list[float]:
+    """When each run last told something."""
+    told = [folder / name for folder in folders for name in ("metrics.jsonl", "probe.json")]
+    return [path.stat().st_mtime if path.exists() else 0.0 for path in told]
+
+
+# -- metrics ------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--alarms", is_flag=True, help="What raises an alarm, and what to do then.")
+def metrics(words: tuple[str, ...], alarms: bool) -> None:
+    """Say what the numbers of a run mean.
+
+    With WORDs, only the metrics whose name or meaning holds one of them. docs/metrics.md is the same as a page.
+
+    \b
+    Examples:
+      azr metrics
+      azr metrics entropy delta_logp
+      azr metrics --alarms
+    """
+    from azr_mlx import metrics as numbers
+
+    if alarms:
+        for one in numbers.ALARMS:
+            click.echo(f"{one.name}\n  when   {one.when}\n  do     {one.todo}")
+        return
+    found = 0
+    for title, rows in numbers.listing():
+        wanted = [row for row in rows if not words or any(word.lower() in f"{row[0]} {row[3]}" for word in words)]
+        if wanted:
+            click.echo(f"{title}")
+        for name, unit, arrow, meaning, formula in wanted:
+            click.echo(f"  {name:<26} {arrow or ' '} {unit:<9}  {meaning}\n{'':41}{formula}")
+        found += len(wanted)
+    if not found:
+        raise UsageError(f"no metric is about {', '.join(words)}: azr metrics lists them all")
+
+
+# -- doctor -------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--offline", is_flag=True, help="Do not look whether models can be downloaded.")
+def doctor(offline: bool) -> int:
+    """Look whether this machine is fit for a run, and say what to fix.
+
+    Python, packages, sandbox, disk, device and memory, then a self-test of a few seconds on the embedded model: does the
+    trainer give the sampler's log-probabilities, and is a text the same alone and in a batch? Exit 1 if a run would fail.
+
+    \b
+    Examples:
+      azr doctor
+      azr doctor --offline
+    """
+    from azr_mlx import doctor as checks
+
+    marks = {checks.FINE: ("ok   ", "green"), checks.NOTE: ("note ", "yellow"), checks.WRONG: ("WRONG", "red")}
+    findings = []
+    for one in checks.examine(network=not offline):
+        findings.append(one)
+        mark, colour = marks[one.state]
+        click.echo(f"{click.style(mark, fg=colour)}  {one.name:<9} {one.found}")
+    todo = checks.advice(findings)
+    wrong = any(one.state == checks.WRONG for one in findings)
+    click.echo("\nto fix, in this order:" if todo else "\nall is well: azr train --config nano")
+    for number, line in enumerate(todo, 1):
+        click.echo(f"  {number}. {line}")
+    if todo and not wrong:
+        click.echo("nothing of it stops a run: azr train --config nano")
+    return 1 if wrong else 0
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def _download(model: config.Model) -> Path:
             with contextlib.suppress(TypeError):  # hub versions before 1.1 cannot say what a download would take
                 planned: Any = snapshot_download(model.id, dry_run=True, **words)
                 wanted = sum(file.file_size for file in planned if file.will_download)
-                _check_room(Path(constants.HF_HUB_CACHE), wanted, f"downloading {model.id}")
+                check_room(Path(constants.HF_HUB_CACHE), wanted, f"downloading {model.id}")
         return Path(snapshot_download(model.id, **words))
     except LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
@@ -110,7 +110,7 @@ def _download(model: config.Model) -> Path:
     except RepositoryNotFoundError:
         raise ModelNotFound(f"there is no repository {model.id}, or it is private: hf auth login") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelNotFound(f"{name} cannot be downloaded: {_first_line(error)}") from None
+        raise ModelNotFound(f"{name} cannot be downloaded: {first_line(error)}") from None
 
 
 def _check_folder(folder: Path) -> None:
@@ -206,7 +206,7 @@ def load(model: config.Model, profile: device.Profile) -> tuple[Any, Any, dict[s
     try:
         tokenizer = load_tokenizer(folder, eos_token_ids=settings.get("eos_token_id"))
     except (OSError, ValueError, KeyError) as error:
-        raise ModelNotFound(f"the tokenizer of {folder} cannot be loaded: {_first_line(error)}") from None
+        raise ModelNotFound(f"the tokenizer of {folder} cannot be loaded: {first_line(error)}") from None
     # Older 4-bit conversions store float16 scales and would compute in float16, which overflows in training.
     cast(network, device.activation_dtype(model.dtype, profile))
     if not profile.packed:
@@ -215,7 +215,7 @@ def load(model: config.Model, profile: device.Profile) -> tuple[Any, Any, dict[s
         if "OPENBLAS_NUM_THREADS" not in os.environ and get_total_parameters(network) < ONE_THREAD_PARAMETERS:
             device.blas_threads(1)
     network.eval()
-    with _reading(folder):
+    with reading(folder):
         mx.eval(network.parameters())
     return network, tokenizer, settings, folder
 
@@ -242,10 +242,10 @@ def open_lazily(folder: Path) -> tuple[Any, dict[str, Any]]:
     from mlx_lm.utils import load_model
 
     try:
-        with _reading(folder):
+        with reading(folder):
             network, settings = load_model(folder, lazy=True, model_config=settled(folder))
     except (ValueError, KeyError, TypeError) as error:
-        raise AzrError(f"{folder} is not a model that mlx_lm can build: {_first_line(error)}") from None
+        raise AzrError(f"{folder} is not a model that mlx_lm can build: {first_line(error)}") from None
     if "quantization" not in settings and "quantization_config" in settings:
         raise AzrError(f"{folder} is quantized in a form that has no MLX counterpart: take the original weights")
     return network, settings
@@ -268,7 +268,7 @@ def _quantized(model: config.Model, folder: Path) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:
         raise AzrError(
             f"{model.id} cannot be quantized with bits {model.bits}, group_size {model.group_size}, mode {model.mode}: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from None
     if kept is None:
         return network, settings
@@ -312,14 +312,14 @@ def _keep_quantized(model: config.Model, network: Any, settings: Mapping[str, An
 
     parameters = dict(tree_flatten(network.parameters()))
     total = sum(value.nbytes for value in parameters.values())
-    _check_room(target, total, f"quantizing {model.id}")
+    check_room(target, total, f"quantizing {model.id}")
     fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
     shards: list[dict[str, Any]] = [{}]
     size = 0
     try:
         fresh.mkdir(parents=True)
         index: dict[str, str] = {}
-        with _reading(folder), _bar(f"quantizing {model.id} to {model.bits} bits", total) as advance:
+        with reading(folder), bar(f"quantizing {model.id} to {model.bits} bits", total) as advance:
             for name, value in parameters.items():
                 if shards[-1] and size + value.nbytes > SHARD:
                     shards.append({})
@@ -359,7 +359,7 @@ def copy_files(source: Path, target: Path, patterns: tuple[str, ...]) -> list[st
     return names
 
 
-def _check_room(target: Path, wanted: int, what: str) -> None:
+def check_room(target: Path, wanted: int, what: str) -> None:
     """Raise AzrError unless the disk of `target` holds `wanted` bytes and a little more."""
     free = free_bytes(target)
     if wanted and wanted * 1.02 + 50e6 > free:
@@ -375,23 +375,24 @@ def free_bytes(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Iterator[None]:
     """Turn MLX's complaint about a weight file into one line."""
     try:
         yield
     except RuntimeError as error:
-        raise DamagedWeights(f"the weights in {folder} cannot be read: {_first_line(error)}") from None
+        raise DamagedWeights(f"the weights in {folder} cannot be read: {first_line(error)}") from None
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int) -> Iterator[Any]:
-    """A progress bar in bytes on a terminal, one line otherwise; yields what tells it of progress."""
+def bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Any]:
+    """A progress bar in bytes on a terminal, elsewhere one line (none if quiet); yields what tells it of progress."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        sys.stderr.write(f"{label}: {total / 1e9:.1f} GB, once\n")
+        if not quiet:
+            sys.stderr.write(f"{label}: {total / 1e9:.1f} GB, once\n")
         yield lambda count: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -410,5 +411,5 @@ class _Nowhere:
         pass
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
