@@ -103,11 +103,11 @@ class Tracker:
         self.view.done = step.number + 1
         self.view.spent += timing["seconds/step"]
         self.view.star = star_of(step) or self.view.star
+        if self._panel is None:
+            self._show(step, row, timing)
         self._watch()
         if self._wandb is not None:
             self._wandb.log({**row, **timing}, self._rollout_rows(step))
-        if self._panel is None:
-            self._show(step, row, timing)
         self.seconds.clear()
         self.sampled_tokens = 0
 
@@ -248,7 +248,7 @@ class Tracker:
             self._panel.stop()
             self._panel = None
             if self.view.rows:
-                self.view.phase = ""
+                self.view.over = True
                 self.console.print(draw(self.view, self.console.width), soft_wrap=False)
 
 

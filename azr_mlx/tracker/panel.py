@@ -78,6 +78,7 @@ class View:
     rows: list[dict[str, Any]] = field(default_factory=list)
     star: Star | None = None
     alarms: list[str] = field(default_factory=list)
+    over: bool = False  # no more steps will come
 
     def left(self) -> float | None:
         """Seconds that remain, by the pace of the last steps; None before the first step."""
@@ -138,9 +139,9 @@ def draw(view: View, width: int, height: int = 100) -> RenderableType:
     wide = width >= WIDE
     facts_width = inner - inner * 2 // 5 - 3 if wide else inner
     task_width = inner - facts_width - 3 if wide else inner
-    facts: list[RenderableType] = [_phases(view, facts_width)]
+    facts: list[RenderableType] = [] if view.over else [_phases(view, facts_width), Text()]
     if view.rows:
-        facts += [Text(), _kinds(view, facts_width), Text(), _lines(view, facts_width)]
+        facts += [_kinds(view, facts_width), Text(), _lines(view, facts_width)]
     if view.star and height >= 20:
         task = _task(view.star, task_width, most=9 if wide else max(2, min(6, height - 21)))
         if wide:
@@ -152,12 +153,16 @@ def draw(view: View, width: int, height: int = 100) -> RenderableType:
         else:
             facts += [Text(), task]
     facts += [Text(f"! {line}", style="yellow", overflow="fold") for line in view.alarms[:2]]
-    over = f"step {min(view.done + 1, view.steps)} of {view.steps}" if view.phase != "seed" else "collecting seeds"
-    left = view.left()
-    when = f"{clock(view.spent)} gone" + (f" · about {clock(left)} left" if left is not None else "")
+    if view.over:
+        over, when = f"{view.done} of {view.steps} steps", f"{clock(view.spent)} of training"
+    else:
+        left = view.left()
+        over = f"step {min(view.done + 1, view.steps)} of {view.steps}" if view.phase != "seed" else "collecting seeds"
+        when = f"{clock(view.spent)} gone" + (f" · about {clock(left)} left" if left is not None else "")
+        when += " · Ctrl-C saves and stops"
     title = Text.assemble((f" {_cut(printable(view.name), 24)} ", "bold"), (f"· {over} ", ""))
     return Panel(
-        Group(*facts), title=title, title_align="left", subtitle=Text(f" {when} · Ctrl-C saves and stops "),
+        Group(*facts), title=title, title_align="left", subtitle=Text(f" {when} "),
         subtitle_align="right", width=width, border_style="dim", padding=(0, 1),
     )  # fmt: skip
 

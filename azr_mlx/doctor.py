@@ -1,0 +1,251 @@
+"""Is this machine fit for a run? Every check says what it found and, when that is not well, what to do.
+
+The executor is looked at before MLX is imported, as in a run. The self-test lets the embedded model write for about
+two seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from azr_mlx import __version__, places
+from azr_mlx.errors import AzrError
+from azr_mlx.executor import LayerReport, find_layers
+
+FINE, NOTE, WRONG = "ok", "note", "wrong"
+GB = 1e9
+EMBEDDED = "checkpoints/qwen3-nano"
+# What rounding may do: float32 sums in another order; 4-bit or 16-bit kernels on a GPU differ far more.
+CLOSE_F32, CLOSE_HALF = 1e-3, 0.3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what would make it better. Wrong ones stop a run, notes do not."""
+
+    name: str
+    state: str
+    found: str
+    todo: str = ""
+
+
+def examine(network: bool = True) -> Iterator[Finding]:
+    """All checks, in the order in which a problem of one explains those of the next."""
+    yield python()
+    yield from packages()
+    yield from sandbox()  # before MLX
+    yield from disk()
+    yield from mlx()
+    yield from guarded("self-test", self_test)
+    if network:
+        yield from guarded("hub", hub)
+
+
+def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that may fail in ways nobody thought of: then that is what it found."""
+    try:
+        yield from check()
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        yield Finding(name, WRONG, what, "run it again with AZR_DEBUG=1, and tell us what it says")
+
+
+def python() -> Finding:
+    version, machine = platform.python_version(), platform.machine()
+    found = f"{version} for {machine} on {platform.platform(terse=True)}, azr_mlx {__version__}"
+    if sys.platform == "darwin" and machine != "arm64":
+        return Finding(
+            "python", WRONG, f"{found}: an Intel Python, which cannot see the GPU",
+            "install a native Python (brew or uv under /opt, not Rosetta), delete .venv and run make setup",
+        )  # fmt: skip
+    return Finding("python", FINE, found)
+
+
+def packages() -> Iterator[Finding]:
+    versions, missing = [], []
+    for name in ("mlx", "mlx-lm", "numpy", "transformers", "huggingface-hub", "rich", "jinja2"):
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Finding("packages", WRONG, f"missing: {', '.join(missing)}", "make setup installs them into .venv")
+    else:
+        yield Finding("packages", FINE, ", ".join(versions))
+
+
+def sandbox() -> Iterator[Finding]:
+    """The layers that confine what the model writes, by starting the executor."""
+    try:
+        layers: LayerReport = find_layers()
+    except (AzrError, RuntimeError, OSError) as error:
+        yield Finding(
+            "sandbox", WRONG, f"does not start: {error}",
+            "check the limits of processes and open files (ulimit -a) and that the temporary folder can be written to",
+        )  # fmt: skip
+        return
+    active = ", ".join(layers.active) or "no layer"
+    open_ = [word for word in ("files", "network", "processes") if not getattr(layers, word)]
+    if not open_:
+        yield Finding("sandbox", FINE, f"files, network and processes are confined ({active})")
+        return
+    why = "; ".join(f"{name}: {reason}" for name, reason in layers.missing.items())
+    fix = "pip install pyseccomp" if "seccomp" in layers.missing and sys.platform == "linux" else "see docs/security.md"
+    yield Finding(
+        "sandbox", NOTE, f"programs reach {', '.join(open_)} (active: {active}; {why})",
+        f"{fix}; or run in a virtual machine. executor.level=strict refuses to train like this",
+    )  # fmt: skip
+
+
+def disk() -> Iterator[Finding]:
+    try:
+        folder = places.checkpoints()
+    except AzrError as error:
+        yield Finding("disk", NOTE, str(error), "")
+        return
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{free / GB:.0f} GB free at {folder}"
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", WRONG, f"{folder} cannot be written to", "give yourself the right, or use --run-dir")
+    elif free < 5 * GB:
+        yield Finding("disk", NOTE, found, "a 3B model takes 2 GB and a run with its rollouts 1 to 5 GB: make room")
+    else:
+        yield Finding("disk", FINE, found)
+
+
+def mlx() -> Iterator[Finding]:
+    """Device, memory, BLAS. Imports MLX."""
+    try:
+        device: Any = importlib.import_module("azr_mlx.device")
+        profile = device.prepare()
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        yield Finding("mlx", WRONG, f"cannot be imported: {what}", "make setup; on macOS it needs version 14 or newer")
+        return
+    memory = f"{profile.device_name}, {profile.memory / GB:.0f} GB"
+    if profile.name == "cpu" and sys.platform == "darwin":
+        yield Finding(
+            "device", WRONG, f"cpu: {memory}", "MLX sees no GPU: not inside a VM or over Rosetta; update macOS"
+        )
+    elif profile.name == "cpu":
+        yield Finding("device", FINE, f"cpu: {memory}: for nano and development; larger models want a GPU")
+    elif profile.memory < 12 * GB:
+        yield Finding("device", NOTE, f"{profile.name}: {memory}", "fits qwen1.5-4b and less: see azr plan")
+    else:
+        yield Finding("device", FINE, f"{profile.name}: {memory}")
+    if sys.platform.startswith("linux") and profile.name == "cpu":
+        if profile.openblas:
+            yield Finding("blas", FINE, f"OpenBLAS ({Path(profile.openblas).name})")
+        else:
+            yield Finding("blas", NOTE, "reference BLAS", "pip install scipy-openblas32: matmuls 20 times faster")
+    yield from free_memory(profile)
+
+
+def free_memory(profile: Any) -> Iterator[Finding]:
+    """Memory that other programs leave; Linux only says so without a package."""
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return
+    state = NOTE if free < 2 * GB else FINE
+    yield Finding(
+        "memory", state, f"{free / GB:.1f} GB free", "close other programs: nano needs about 2 GB" * (free < 2 * GB)
+    )
+
+
+def self_test() -> Iterator[Finding]:
+    """Sampler against trainer, and batches against single rows, on real weights."""
+    began = time.monotonic()
+    policy, name = _policy()
+    import numpy as np
+
+    from azr_mlx.types import Kind, Prompt, Role
+
+    texts = (
+        "deduction\n```python\ndef f(a):\n    return a * 2\n```\n```input\n3\n```\n",
+        "propose abduction\n",
+        "x = 1",
+    )
+    prompts = [Prompt(Role.SOLVE, Kind.DEDUCTION, text) for text in texts]
+    together = policy.sample_all(prompts, 2, seed=(1, 2, 3), max_tokens=24)
+    rollouts = [one for group in together for one in group]
+    sampled = np.concatenate([np.array(one.completion.logprobs) for one in rollouts])
+    trained = np.concatenate(policy.logprobs(rollouts))
+    gap = float(np.abs(sampled - trained).max())
+    limit = CLOSE_F32 if policy.profile.name == "cpu" else CLOSE_HALF
+    found = f"largest |Δ logp| {gap:.0e} over {len(sampled)} tokens of {name}"
+    if not gap < limit:  # also when it is not a number
+        yield Finding(
+            "sampler", WRONG, found,
+            "what is sampled is not what is trained: update mlx and mlx-lm, or set loss.recompute_old_logprobs=true",
+        )  # fmt: skip
+    else:
+        yield Finding("sampler", FINE, found)
+    greedy = policy.sample_all(prompts, 1, seed=(1,), max_tokens=24, temperature=0.0)
+    alone = [policy.sample_all([prompt], 1, seed=(1,), max_tokens=24, temperature=0.0)[0] for prompt in prompts]
+    same = sum(a[0].completion.tokens == b[0].completion.tokens for a, b in zip(greedy, alone, strict=True))
+    took = f"{same} of {len(prompts)} completions equal, alone and in a batch ({time.monotonic() - began:.1f} s in all)"
+    if same == len(prompts):
+        yield Finding("batches", FINE, took)
+    elif policy.profile.name == "cpu":
+        yield Finding("batches", WRONG, took, "a row's text depends on its neighbours: update mlx and mlx-lm")
+    else:
+        yield Finding(
+            "batches", NOTE, took, "16-bit arithmetic may break ties differently; all of them would be a fault"
+        )
+
+
+def _policy() -> tuple[Any, str]:
+    from azr_mlx import config
+    from azr_mlx.policy import Policy
+
+    folder = places.local(EMBEDDED)
+    if folder is None or not (folder / "model.safetensors").is_file():
+        raise AzrError(f"there is no {EMBEDDED}: the self-test needs the embedded model")
+    settings = config.load("nano", [f"model.id={folder}"])
+    policy = Policy.load(settings.model, settings.lora, settings.optim, settings.sampling, settings.loss, seed=0)
+    return policy, folder.name
+
+
+def hub() -> Iterator[Finding]:
+    """Whether models can be downloaded: one small request."""
+    import urllib.error
+    import urllib.request
+
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        yield Finding("hub", NOTE, "HF_HUB_OFFLINE is set", "unset it to download models; cached ones work")
+        return
+    if not address.startswith(("https://", "http://")):
+        yield Finding("hub", WRONG, f"HF_ENDPOINT={address} is no web address", "unset HF_ENDPOINT")
+        return
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # an answer is an answer
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        yield Finding(
+            "hub", NOTE, f"{address} is out of reach ({reason})",
+            "nano needs no download; for others check the network, or set HTTPS_PROXY or HF_ENDPOINT",
+        )  # fmt: skip
+        return
+    yield Finding("hub", FINE, address)
+
+
+def advice(findings: list[Finding]) -> list[str]:
+    """What to fix, in order: what stops a run first, then what would make it better."""
+    return [f"{one.name}: {one.todo}" for state in (WRONG, NOTE) for one in findings if one.state == state and one.todo]
