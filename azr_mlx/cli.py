@@ -525,8 +525,9 @@ def metrics(words: tuple[str, ...], alarms: bool) -> None:
 def doctor(offline: bool) -> int:
     """Look whether this machine is fit for a run, and say what to fix.
 
-    Python, packages, sandbox, disk, device and memory, then a self-test of a few seconds on the embedded model: does the
-    trainer give the sampler's log-probabilities, and is a text the same alone and in a batch? Exit 1 if a run would fail.
+    Python, packages, sandbox, disk, device and memory, then a self-test of a few seconds on the embedded model: does
+    the trainer give the sampler's log-probabilities, and is a text the same alone and in a batch? Exit 1 if a run
+    would fail.
 
     \b
     Examples:
