@@ -178,20 +178,27 @@ class Policy:
         top_p: float = 1.0,
         stop: Sequence[str] = (),
         progress: Progress | None = None,
+        names: Sequence[int] = (),
     ) -> Iterator[tuple[int, int, types.Rollout]]:
         """Write n completions of every prompt; yields (prompt index, sample index, rollout) as rows end.
 
         seed: words such as (run seed, step, phase). The draw of a token is keyed by them, both indices and the
         position. max_tokens: of all prompts, or one number each. temperature 0 is greedy. stop: texts that end a
         completion; they stay in it. progress: told (rows finished, rows in all, tokens written) as rows end.
+        names: the numbers that key the prompts' draws, each once, where a prompt's index will not do: a part of the
+        prompts then gives the same samples as all of them.
         """
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         if len(limits) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(limits)} values of max_tokens")
         encoded = [tuple(self.encode(prompt.text)) for prompt in prompts]
+        names = names or range(len(prompts))
+        index = {name: i for i, name in enumerate(names)}
+        if len(index) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(index)} different names")
         requests = [
-            sampler.Request(tokens, (i, j), limit)
-            for i, (tokens, limit) in enumerate(zip(encoded, limits, strict=True))
+            sampler.Request(tokens, (name, j), limit)
+            for name, tokens, limit in zip(names, encoded, limits, strict=True)
             for j in range(n)
         ]
         self.last_count = sampler.Count()
@@ -210,7 +217,7 @@ class Policy:
         )
         written = 0
         for number, row in enumerate(rows, start=1):
-            i, j = row.key
+            i, j = index[row.key[0]], row.key[1]
             written += len(row.tokens)
             if progress is not None:
                 progress(number, len(requests), written)

@@ -109,9 +109,9 @@ def _local(benchmark: Benchmark) -> Path | None:
     source = benchmark.source
     if source.package:
         found = importlib.util.find_spec(source.package)
-        for folder in (found.submodule_search_locations or ()) if found else ():
-            if (Path(folder) / source.file).is_file():
-                return Path(folder) / source.file
+        for place in (found.submodule_search_locations or ()) if found else ():
+            if (Path(place) / source.file).is_file():
+                return Path(place) / source.file
     elif source.file:
         from azr_mlx import places
 

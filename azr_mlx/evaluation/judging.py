@@ -157,7 +157,7 @@ class Judge:
         """Every test, until one runs into its time limit. No tests is no pass."""
         rules = _RULES[self.benchmark.comparison, bool(problem.function)]
         source = _PREFACE + program if self.benchmark.comparison == "apps" else _TYPING + program
-        letters: dict[str, str] = {name: "" for name in rules}
+        letters = dict.fromkeys(rules, "")
         first = ""
         for trial in problem.trials:
             outcome, out = self._trial(problem, source, trial)
@@ -294,7 +294,8 @@ def _needs_function(outcome: Outcome) -> bool:
 
 def as_function(source: str) -> str:
     """A script as the body of a function that is called; its top-level imports stay at the top."""
-    outside, inside = [], []
+    outside: list[str] = []
+    inside: list[str] = []
     for line in source.splitlines():
         (outside if re.match(r"(import|from)\s", line) else inside).append(line)
     return "\n".join([*outside, "def code():", *(f"    {line}" for line in inside), "    pass", "code()", ""])

@@ -97,4 +97,4 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparis
 def sign_test(won: int, lost: int) -> float:
     """Two-sided exact probability of a split at least this uneven of won + lost fair coins; 1 without any."""
     n, few = won + lost, min(won, lost)
-    return min(1.0, 2.0 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n)
+    return float(min(1.0, 2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))

