@@ -53,7 +53,7 @@ class Story:
     def seconds(self) -> float:
         """Time of training: what the run says of itself, else the sum of its steps."""
         said = self.result.get("seconds") if self.result else None
-        return float(said) if said else sum(row.get("seconds/step", 0.0) for row in self.rows)
+        return float(said) if isinstance(said, int | float) else sum(row.get("seconds/step", 0.0) for row in self.rows)
 
     def points(self, name: str) -> list[tuple[float, float]]:
         return [(row["step"], float(row[name])) for row in self.rows if isinstance(row.get(name), int | float)]
@@ -126,8 +126,9 @@ def changes(story: Story) -> list[Change]:
 
 def held_out(story: Story) -> int:
     """How many held-out tasks the before/after table rests on."""
-    sampled = (story.result or {}).get("after", {}).get("sampled", {})
-    return sum(len(rates) for rates in sampled.values())
+    if not changes(story) or story.result is None:
+        return 0
+    return sum(len(rates) for rates in story.result["after"]["sampled"].values())
 
 
 def drift(story: Story, name: str = "solve/mean") -> tuple[float, float] | None:

@@ -29,6 +29,8 @@ from azr_mlx.types import Kind, Step
 
 SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
+SAMPLING = ("propose", "attempt", "solve")  # the phases whose tokens and seconds make tokens_per_second
+
 
 class Interrupted(Exception):
     """The person asked the run to stop; raised at a safe place."""
@@ -90,7 +92,7 @@ class Tracker:
         timing: dict[str, Any] = {"step": step.number}
         timing |= {f"seconds/{name}": round(value, 4) for name, value in sorted(self.seconds.items())}
         timing["seconds/step"] = round(sum(self.seconds.values()), 4)
-        sampling = sum(self.seconds[name] for name in ("propose", "attempt", "solve"))
+        sampling = sum(self.seconds[name] for name in SAMPLING)
         timing["tokens_per_second"] = round(self.sampled_tokens / sampling, 1) if sampling else 0.0
         timing |= {f"memory/{name}": size for name, size in memory.items()}
         with plain_errors(f"metrics of step {step.number}"):
@@ -170,13 +172,16 @@ class Tracker:
             if shown is not None:
                 shown.stop()
             self.seconds[name] += time.perf_counter() - began
-            self.sampled_tokens += written
+            if name in SAMPLING:
+                self.sampled_tokens += written
 
     # Console ----------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """One plain line. Model text must not come here."""
-        self.console.print(text, markup=False)
+        """One plain line. Model text must not come here. On a terminal prose is folded at words; a command is not, so
+        that it can be copied whole."""
+        fold = self.console.is_terminal and "--" not in text
+        self.console.print(text, markup=False, soft_wrap=not fold)
 
     def _show(self, step: Step, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
