@@ -374,7 +374,8 @@ def run(
     settings = {
         "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
         "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),
-        "model": who.model, "model revision": who.model_revision, "adapter": who.adapter_hash, "samples": choice.samples,
+        "model": who.model, "model revision": who.model_revision, "adapter": who.adapter_hash,
+        "samples": choice.samples,
         "temperature": choice.temperature, "top_p": choice.top_p, "tokens": choice.tokens or asker.wording.tokens,
         "seed": choice.seed, "versions": dict(versions),
     }  # fmt: skip

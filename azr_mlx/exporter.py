@@ -209,6 +209,7 @@ def export(
         raise UsageError(f"{kind} can only be exported as an MLX adapter so far: --format mlx")
     origin = base or base_model(policy)
     sizes = {name: _size(policy, name, dtype) for name in formats}
+    say(f"{source.folder} -> {target}")
     for name in formats:
         say(f"{name:<5} {sizes[name] / 1e6:10.1f} MB  {target / name}")
     _check_room(target, sum(sizes.values()), dtype, formats)
@@ -613,7 +614,7 @@ def compare(base: Hidden, running: Hidden, written: Hidden, head: Head, written_
             p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
             q = got - mx.logsumexp(got, axis=-1, keepdims=True)
             d = p - q
-            # p d + q - p sums to the same and is nowhere negative; near d = 0 it is p d^2 / 2, which a sum of p d loses.
+            # The sum of p d, but nowhere negative: near d = 0 a term is p d^2 / 2, which p d would drown.
             terms = mx.where(mx.abs(d) < 0.5, mx.exp(p) * (mx.expm1(-d) + d), mx.exp(p) * d + mx.exp(q) - mx.exp(p))
             sums = mx.stack([
                 terms.sum(), (mine * other).sum(), mx.square(mine).sum(), mx.square(other).sum(),
