@@ -228,9 +228,9 @@ def overlays(told: Sequence[Story]) -> list[Section]:
     """The same curves for several runs: a chart for each kind, a colour for each run."""
     kinds = [kind for kind in told[0].kinds if all(kind in story.kinds for story in told)]
 
-    def chart(title: str, name: str, style: str = "line") -> Chart:
+    def chart(title: str, name: str, style: str = "line", wide: bool = False) -> Chart:
         series = [Series(f"{i + 1} {story.name}", i % 6, story.points(name)) for i, story in enumerate(told)]
-        return _chart(title, [name], series, "", style)
+        return _chart(title, [name], series, "", style, wide)
 
     def of_kinds(title: str, name: str) -> list[Chart]:
         return [chart(f"{title}: {kind}", f"{name}/{kind}") for kind in kinds]
@@ -238,7 +238,7 @@ def overlays(told: Sequence[Story]) -> list[Section]:
     return [
         (
             "Do they get better?", "Each colour is a run.",
-            [chart("Held-out tasks", "probe/mean", "dots"), chart("Solve rate", "solve/mean"),
+            [chart("Held-out tasks", "probe/mean", "dots", wide=True), chart("Solve rate", "solve/mean"),
              *of_kinds("Solve rate", "solve")],
         ),
         (

@@ -56,7 +56,17 @@ class Story:
         return float(said) if isinstance(said, int | float) else sum(row.get("seconds/step", 0.0) for row in self.rows)
 
     def points(self, name: str) -> list[tuple[float, float]]:
-        return [(row["step"], float(row[name])) for row in self.rows if isinstance(row.get(name), int | float)]
+        """A metric by step. The probe's begins with the measurement before the run and ends with the one after it."""
+        found = [(row["step"], float(row[name])) for row in self.rows if isinstance(row.get(name), int | float)]
+        if not name.startswith("probe") or self.result is None or not self.rows:
+            return found
+        ends = [(self.rows[0]["step"], "before"), (self.rows[-1]["step"] + 1, "after")]
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            for step, when in ends:
+                found = [p for p in found if p[0] != step] + [
+                    (step, probe.Score.from_state(self.result[when]).row()[name])
+                ]
+        return sorted(found)
 
 
 def read(run: Path) -> Story:

@@ -1,0 +1,68 @@
+"""Weights & Biases, offline: stable names, a table of rollouts, the report as an artifact, one run id over a resume."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from azr_mlx import config, report
+from azr_mlx.errors import AzrError
+from azr_mlx.tracker import Tracker
+from tests.sight.test_console import play, screen
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def tracker_in(folder: Path) -> Tracker:
+    settings = replace(config.load("nano"), steps=3, tracking=config.Tracking(wandb=True))
+    return Tracker(folder, settings, console=screen(80))
+
+
+def written(folder: Path) -> list[bytes]:
+    """What W&B wrote for each time that the run was opened; its records hold names as plain bytes."""
+    return [path.read_bytes() for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb"))]
+
+
+def test_a_run_its_report_and_its_resume(tmp_path: Path, offline: None) -> None:
+    tracker = tracker_in(tmp_path)
+    identity = tracker.start_wandb(config.flatten(tracker.config), None)
+    assert identity
+    play(tracker, 3)
+    (tmp_path / "config.yaml").write_text(config.dump(tracker.config))
+    tracker.close()
+    tracker.publish(report.write(tmp_path))
+    [first] = written(tmp_path)
+    for name in (b"solve/deduction", b"tokens_per_second", b"memory/peak", b"refused/abduction/", b"optim.lr"):
+        assert name in first, name
+    assert f"report-{identity}".encode() in first
+    tables = list((tmp_path / "wandb").glob("offline-run-*/files/media/table/rollouts*.json"))
+    assert tables
+    assert b"propose" in tables[0].read_bytes()
+
+    again = tracker_in(tmp_path)
+    assert again.start_wandb(config.flatten(again.config), identity) == identity
+    again.publish(None)
+    folders = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert folders
+    assert all(folder.name.endswith(identity) for folder in folders)
+
+
+def test_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    tracker = Tracker(tmp_path, config.load("nano"), console=screen(80))
+    assert tracker.start_wandb({}, None) is None
+    tracker.publish(None)
+
+
+def test_asked_for_but_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(AzrError, match="pip install wandb"):
+        tracker_in(tmp_path).start_wandb({}, None)
