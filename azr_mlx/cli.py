@@ -333,7 +333,6 @@ def export(
         exporter.check_hub()
     found = exporter.find(source if source is not None else newest_run())
     target = out or exporter.default_target(found)
-    click.echo(f"{found.folder} -> {target}")
     written = exporter.export(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
     for one in written:
         click.echo(f"{one.format:<5} {one.check.words()}")
