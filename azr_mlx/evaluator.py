@@ -385,7 +385,7 @@ def run(
     started = time.monotonic()
     with SampleFile(path, settings, fresh=fresh) as file, Pool(Judge(plan.benchmark, executor)) as pool:
         if file.found:
-            console.print(f"going on from {len(file.found)} samples in {path}", highlight=False)
+            console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
         with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as told:
             written = write(plan, asker, policy, file, pool.submit, told)
         judged = pool.results(plan.problems)
@@ -570,8 +570,9 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
     if sampling:
         drawn = f"{sampling['samples']} samples at temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}"
         how = f"prompt {how}, {'greedy' if sampling['temperature'] == 0 else drawn}"
-    title = f"{record['title']} {record['revision']}: {label(record)} ({how})"
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    title = " ".join(f"{record['title']} {record['revision']}".split())
+    console.print(f"{title}: {label(record)} ({how})", style="bold", markup=False, soft_wrap=True)
+    table = Table()
     published = record["published"]
     table.add_column("")
     for name in ("score", "95 % interval", "standard error", "tasks", *(["published"] if published else [])):
@@ -602,27 +603,28 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
     facts.append(f"{record['seconds']:.1f} s")
     if record["tokens_per_second"]:
         facts.append(f"{record['tokens_per_second']:.0f} tokens/s")
-    console.print(", ".join(facts), highlight=False)
+    console.print(", ".join(facts), markup=False, soft_wrap=True)
     if published:
         other = "" if published["same"] else f" (with another prompt: {published['prompt']})"
-        console.print(f"published: {published['source']}{other}", highlight=False, markup=False)
+        console.print(f"published: {published['source']}{other}", markup=False, soft_wrap=True)
     for note in record["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(f"samples: {record['samples_file']}_results.jsonl", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    console.print(f"samples: {record['samples_file']}_results.jsonl", markup=False, soft_wrap=True)
 
 
 def _comparison(console: Console, found: Mapping[str, Any]) -> None:
     low, high = 100 * found["low"], 100 * found["high"]
     verdict = "chance alone seldom does this" if found["p"] < 0.05 else "chance alone may well do this"
-    console.print(f"{found['second']} against {found['first']}, {found['tasks']} tasks:", markup=False, highlight=False)
+    console.print(f"{found['second']} against {found['first']}, {found['tasks']} tasks:", markup=False, soft_wrap=True)
     console.print(
         f"  {100 * found['change']:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}; "
         f"{len(found['won'])} won, {len(found['lost'])} lost, exact p = {found['p']:.3g}: {verdict}",
-        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     for word in ("won", "lost"):
         if found[word]:
-            console.print(f"  {word}: {', '.join(found[word])}", markup=False, highlight=False)
+            console.print(f"  {word}: {', '.join(found[word])}", markup=False, soft_wrap=True)
 
 
 # ------------------------------------------------------------------------------------------------- within training
@@ -694,7 +696,7 @@ class Order:
 
 def command(order: Order, versions: Mapping[str, str]) -> int:
     """Do what `azr eval` was asked for. Starts the executor first, and MLX only when a model has to write."""
-    console = Console(stderr=order.as_json, soft_wrap=False)
+    console = Console(stderr=order.as_json, highlight=False)
     plans = [plan(choice, given=order.completions is not None) for choice in order.choices]
     folder = order.logs or places.root() / "logs"
     adapter = _adapter(order.adapter) if order.adapter is not None else None
@@ -715,7 +717,7 @@ def command(order: Order, versions: Mapping[str, str]) -> int:
                 kept.append(outcome.record)
             if not order.as_json:
                 show(console, outcomes, found)
-                console.print(f"kept in {folder / RESULTS}", highlight=False, markup=False, soft_wrap=True)
+                console.print(f"kept in {folder / RESULTS}", markup=False, soft_wrap=True)
     if order.as_json:
         Console(soft_wrap=True, highlight=False).print_json(data=kept)
     return 0

@@ -27,7 +27,7 @@ HUMANEVAL = [
         "prompt": 'import math\n\n\ndef area(radius):\n    """The area of a circle."""\n',
         "entry_point": "area",
         "canonical_solution": "    return math.pi * radius ** 2\n",
-        "test": "def check(candidate):\n    assert abs(candidate(1) - 3.14159265) < 1e-6\n    assert candidate(0) == 0\n",
+        "test": "def check(candidate):\n    assert abs(candidate(1) - 3.141593) < 1e-6\n    assert candidate(0) == 0\n",
     },
     {
         "task_id": "Own/1",
@@ -49,7 +49,7 @@ MBPP = [
     },
     {
         "text": "Write a function to give the value of a node.",
-        "code": "class Node:\n    def __init__(self, value):\n        self.value = value\n\ndef value(n):\n    return n.value",
+        "code": "class Node:\n    def __init__(self, v):\n        self.v = v\n\ndef value(n):\n    return n.v",
         "task_id": 12,
         "test_setup_code": "root = Node(7)",  # needs the solution's own class: it must run after the code
         "test_list": ["assert value(root) == 7"],
@@ -151,8 +151,8 @@ def write_bench(folder: Path, name: str, **changes: Any) -> Path:
     data.write_text("".join(json.dumps(row) + "\n" for row in changes.pop("rows_given", rows)))
     prompts = {
         "base": {"text": "{prompt}", "stop": ["\ndef", "\n```"], "tokens": 16, "answer": "continue"},
-        "chat": {"chat": True, "text": "Solve: {prompt}", "prefill": "Sure:\n```python\n", "stop": ["\n```"], "tokens": 16,
-                 "answer": "block"},
+        "chat": {"chat": True, "text": "Solve: {prompt}", "prefill": "Sure:\n```python\n", "stop": ["\n```"],
+                 "tokens": 16, "answer": "block"},
     }  # fmt: skip
     described = {
         "title": name.capitalize(), "about": "a small benchmark of tests", "format": form, "scorer": scorer, "rows": 0,

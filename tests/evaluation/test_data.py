@@ -52,7 +52,7 @@ def test_a_faulty_benchmark_file_is_one_line_with_file_and_key(tmp_path: Path, c
 
 
 def test_an_unknown_benchmark_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no benchmark 'humanevil'; there are .*humaneval"):
+    with pytest.raises(UsageError, match=r"no benchmark 'humanevil'; there are .*humaneval"):
         evaluation.load("humanevil")
 
 

@@ -18,10 +18,7 @@ from azr_mlx.evaluation.judging import as_function
         ("    raise SystemExit(0)\n", "failed: exited-early"),
         ("    import os\n    os._exit(0)\n", "failed: exited-early"),
         ("    import numpy\n", "failed: exception: test: ModuleNotFoundError: No module named 'numpy'"),
-        (
-            "    class Yes:\n        def __sub__(self, o):\n            return 0\n        __eq__ = __sub__\n    return Yes()\n",
-            "failed: failed",
-        ),
+        ("    class Any:\n        __eq__ = __sub__ = lambda self, other: 0\n    return Any()", "failed: failed"),
     ],
 )
 def test_humaneval_passes_what_its_test_passes(judge, completion: str, result: str) -> None:
@@ -83,7 +80,8 @@ def test_plus_tasks_with_free_order_compare_sets(judge, body: str, passed: bool)
 def test_results_too_large_to_send_are_compared_by_hash_and_then_by_value(judge) -> None:
     row = {
         "task_id": "Own/2", "prompt": "def count(n):\n", "entry_point": "count", "atol": 0,
-        "canonical_solution": "    return [float(i) for i in range(n)]\n", "base_input": [[100_000]], "plus_input": [[3]],
+        "canonical_solution": "    return [float(i) for i in range(n)]\n", "base_input": [[100_000]],
+        "plus_input": [[3]],
     }  # fmt: skip
     score = judge("evalplus", rows_given=[row])
     assert score("Own/2", "    return [i * 1.0 for i in range(n)]\n").passed
@@ -125,8 +123,11 @@ def test_a_problem_without_tests_is_never_solved(judge) -> None:
     assert (score.passed, score.result) == (False, "failed: no tests")
 
 
-@pytest.mark.parametrize("program", ["print(9 if input() == '1' else 7)\nreturn", "x = 7\ndef g():\n    nonlocal x\n    x = 9"
-                                     "\nif input() == '1': g()\nprint(x)"])  # fmt: skip
+RETURNS = "print(9 if input() == '1' else 7)\nreturn"
+NONLOCAL = "x = 7\ndef g():\n    nonlocal x\n    x = 9\nif input() == '1': g()\nprint(x)"
+
+
+@pytest.mark.parametrize("program", [RETURNS, NONLOCAL])
 def test_apps_scripts_may_be_bodies_of_a_function(judge, program: str) -> None:
     assert judge("apps")("0", program).passed
 
