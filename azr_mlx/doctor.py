@@ -142,7 +142,7 @@ def mlx() -> Iterator[Finding]:
     elif profile.name == "cpu":
         yield Finding("device", FINE, f"cpu: {memory}: for nano and development; larger models want a GPU")
     elif profile.memory < 12 * GB:
-        yield Finding("device", NOTE, f"{profile.name}: {memory}", "fits qwen1.5-4b and less: see azr plan")
+        yield Finding("device", NOTE, f"{profile.name}: {memory}", "take qwen1.5-4b or a smaller model")
     else:
         yield Finding("device", FINE, f"{profile.name}: {memory}")
     if sys.platform.startswith("linux") and profile.name == "cpu":
