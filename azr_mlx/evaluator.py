@@ -487,7 +487,7 @@ def keep(folder: Path, record: Mapping[str, Any], console: Console) -> None:
     """Append a record to evaluation_results.json of `folder`. Raises AzrError."""
     moved = append_result(folder / RESULTS, record)
     if moved is not None:
-        console.print(f"{folder / RESULTS} was damaged; it is now {moved}", highlight=False)
+        console.print(f"{folder / RESULTS} was damaged; it is now {moved}", markup=False, soft_wrap=True)
 
 
 def compared(first: Outcome, second: Outcome) -> dict[str, Any]:

