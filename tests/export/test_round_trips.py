@@ -20,7 +20,14 @@ GREEDY = 64
 STDS = (1e-4, 1e-3, 1e-2)
 
 
-@pytest.fixture(scope="module", params=[(base, std) for base in ("qwen3", "qwen2") for std in STDS], ids=str)
+def slow_unless(quick: bool, *values: object):
+    return pytest.param(values, marks=[] if quick else pytest.mark.slow, id="-".join(map(str, values)))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[slow_unless(base == "qwen3", base, std) for base in ("qwen3", "qwen2") for std in STDS],
+)
 def exported(request, make_run: MakeRun, tmp_path_factory) -> tuple[Policy, Path]:
     """A running policy and the folder of all that was exported of it."""
     pytest.importorskip("torch", reason="torch is not installed: make hf-check installs it")
@@ -142,7 +149,7 @@ def test_layers_that_have_no_adapter_get_none_in_peft(make_run: MakeRun, tmp_pat
 # -- in mlx_lm, which needs no torch
 
 
-@pytest.mark.parametrize("base", ["qwen3", "qwen2"])
+@pytest.mark.parametrize("base", ["qwen3", pytest.param("qwen2", marks=pytest.mark.slow)])
 def test_mlx_lm_generate_with_the_exported_adapter_writes_what_azr_writes(
     base: str, make_run: MakeRun, bases: dict[str, Path], tmp_path: Path
 ) -> None:
