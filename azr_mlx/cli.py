@@ -210,6 +210,13 @@ def _caution(settings: Config) -> None:
 @click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Where results go; else logs/.")
 @click.option("--fresh", is_flag=True, help="Write samples anew instead of going on from those in the file.")
 @click.option("--thinking", is_flag=True, help="Let the chat template open a think section.")
+@click.option(
+    "--bits",
+    type=click.Choice(["2", "3", "4", "5", "6", "8"]),
+    default="4",
+    show_default=True,
+    help="Precision to which full-precision weights are quantized, as in training.",
+)
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Completions written together.")
 @click.option(
     "--sandbox",
@@ -279,7 +286,7 @@ def eval_(
         choices, model=words["model"], revision=words["revision"], adapter=adapter, completions=completions,
         other=Path(compare) if compare else None, compare=compare == "", partial=words["partial"],
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
-        rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
+        bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
     return evaluator.command(order, launch.versions())
 

@@ -38,11 +38,17 @@ RESULTS = "evaluation_results.json"
 DEMONSTRATION = "qwen3-nano"
 EVALUATION_SEED = 0x6576616C  # a word of every key: no draw of an evaluation is one of training
 
+Told = Callable[[int, int, int], None]  # samples there are, samples in all, tokens written now
+
 
 class Speaker(Protocol):
     """What an evaluation needs of a policy."""
 
-    def sample(self, prompts: Sequence[Prompt], n: int = 1, **options: Any) -> Iterator[tuple[int, int, Rollout]]: ...
+    def sample(
+        self, prompts: Sequence[Prompt], n: int = 1, *, seed: Sequence[int], max_tokens: int | Sequence[int],
+        temperature: float = 1.0, top_p: float = 1.0, stop: Sequence[str] = (), progress: Told | None = None,
+        names: Sequence[int] = (),
+    ) -> Iterator[tuple[int, int, Rollout]]: ...  # fmt: skip
 
     def render_chat(self, user_text: str, prefill: str = "") -> str: ...
 
@@ -75,6 +81,7 @@ class Plan:
     everything: tuple[Problem, ...]
     problems: tuple[Problem, ...]
     k: tuple[int, ...]
+    whole: int  # problems of the split
 
 
 def plan(choice: Choice, *, given: bool = False) -> Plan:
@@ -92,6 +99,7 @@ def plan(choice: Choice, *, given: bool = False) -> Plan:
         raise UsageError(f"pass@{too_large[0]} needs --samples {too_large[0]} or more, not {choice.samples}")
     rows = evaluation.find(benchmark, choice.data)
     wanted = evaluation.problems(benchmark, rows, choice.split)
+    whole = len(wanted)
     everything = tuple(
         wanted if not benchmark.splits else evaluation.problems(replace(benchmark, split="", splits={}), rows)
     )
@@ -101,7 +109,7 @@ def plan(choice: Choice, *, given: bool = False) -> Plan:
         if not wanted:
             raise UsageError(f"{benchmark.name} has no level {choice.level!r}; there are {', '.join(levels) or 'none'}")
     k = choice.k or tuple(k for k in USUAL_K if k <= choice.samples)
-    return Plan(choice, benchmark, rows, everything, tuple(wanted[: choice.limit or None]), k)
+    return Plan(choice, benchmark, rows, everything, tuple(wanted[: choice.limit or None]), k, whole)
 
 
 def variant(benchmark: Benchmark, choice: Choice, model: str) -> str:
@@ -120,9 +128,6 @@ class Written:
     seconds: float = 0.0
     fresh: int = 0
     reused: int = 0
-
-
-Told = Callable[[int, int, int], None]  # samples there are, samples in all, tokens written now
 
 
 def write(
@@ -314,9 +319,8 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
     lines = list(plan.rows.notes)
     if plan.benchmark.note:
         lines.append(plan.benchmark.note)
-    whole = len(evaluation.problems(plan.benchmark, plan.rows, plan.choice.split))
-    if len(plan.problems) < whole:
-        lines.append(f"{len(plan.problems)} of {whole} problems: not the score of {plan.benchmark.title}")
+    if len(plan.problems) < plan.whole:
+        lines.append(f"{len(plan.problems)} of {plan.whole} problems: not the score of {plan.benchmark.title}")
     if missing:
         lines.append(f"{missing} problems have no completion and are not counted")
     if Path(model).name == DEMONSTRATION:
@@ -337,10 +341,12 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
 
 @dataclass(frozen=True)
 class Identity:
-    """Which model wrote: its name, what tells its weights apart, and the adapter on it."""
+    """Which model wrote: its name, what tells its weights apart, their precision, and the adapter on it."""
 
     model: str
     model_revision: str = ""
+    weights: str = ""  # "4 bit" and the like
+    thinking: bool = False
     adapter: str = ""
     adapter_hash: str = ""
 
@@ -374,7 +380,8 @@ def run(
     settings = {
         "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
         "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),
-        "model": who.model, "model revision": who.model_revision, "adapter": who.adapter_hash,
+        "model": who.model, "model revision": who.model_revision,
+        "weights": who.weights, "thinking": who.thinking, "adapter": who.adapter_hash,
         "samples": choice.samples,
         "temperature": choice.temperature, "top_p": choice.top_p, "tokens": choice.tokens or asker.wording.tokens,
         "seed": choice.seed, "versions": dict(versions),
@@ -386,8 +393,13 @@ def run(
     with SampleFile(path, settings, fresh=fresh) as file, Pool(Judge(plan.benchmark, executor)) as pool:
         if file.found:
             console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
-        with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as told:
-            written = write(plan, asker, policy, file, pool.submit, told)
+        try:
+            with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as told:
+                written = write(plan, asker, policy, file, pool.submit, told)
+        except KeyboardInterrupt:
+            kept = f"{len(file.found)} samples are kept in {path}; the same command goes on from there"
+            console.print(kept, markup=False, soft_wrap=True)
+            raise
         judged = pool.results(plan.problems)
     write_rows(_results_path(path), (_result_row(row, score) for _, row, score in judged.rows))
     found = summary(plan, judged)
@@ -569,7 +581,7 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
     how = record["prompt"]
     if sampling:
         drawn = f"{sampling['samples']} samples at temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}"
-        how = f"prompt {how}, {'greedy' if sampling['temperature'] == 0 else drawn}"
+        how = f"{record['weights']}, prompt {how}, {'greedy' if sampling['temperature'] == 0 else drawn}"
     title = " ".join(f"{record['title']} {record['revision']}".split())
     console.print(f"{title}: {label(record)} ({how})", style="bold", markup=False, soft_wrap=True)
     table = Table()
@@ -640,7 +652,7 @@ def evaluate_slice(
     prompt: str = "",
     data: Path | None = None,
     tokens: int = 0,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Told | None = None,
 ) -> dict[str, float]:
     """Score the first `limit` problems of a benchmark greedily, as metrics; nothing is written to disk.
 
@@ -689,6 +701,7 @@ class Order:
     logs: Path | None = None
     fresh: bool = False
     thinking: bool = False
+    bits: int = 4  # of weights that come in full precision
     rows: int = 64
     level: str = "standard"  # of the sandbox
     as_json: bool = False
@@ -789,7 +802,7 @@ def load_policy(order: Order, adapter: Path | None) -> tuple[Any, Identity]:
     from azr_mlx.policy import Policy
 
     # Style `chat` leaves the tokenizer as the model has it; `r1` would take its think tags apart.
-    model = config.Model(id=name, revision=order.revision, style="chat", thinking=order.thinking)
+    model = config.Model(id=name, revision=order.revision, style="chat", thinking=order.thinking, bits=order.bits)
     try:
         policy = Policy.load(
             model, lora, config.Optim(), config.Sampling(max_rows=order.rows), config.Loss(), adapter=adapter
@@ -797,7 +810,9 @@ def load_policy(order: Order, adapter: Path | None) -> tuple[Any, Identity]:
     except ValueError as error:
         raise AzrError(f"{adapter or name} does not fit {name}: {error}") from None
     digest = hashlib.sha256((adapter / "adapters.safetensors").read_bytes()).hexdigest() if adapter else ""
-    return policy, Identity(name, _weights(policy.folder), str(adapter or ""), digest)
+    bits = (policy.settings.get("quantization") or {}).get("bits")
+    precision = f"{bits} bit" if bits else "full precision"
+    return policy, Identity(name, _weights(policy.folder), precision, order.thinking, str(adapter or ""), digest)
 
 
 def _weights(folder: Path) -> str:

