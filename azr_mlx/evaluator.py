@@ -590,8 +590,12 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
     for name in ("score", "95 % interval", "standard error", "tasks", *(["published"] if published else [])):
         table.add_column(name, justify="right")
 
+    # Beside base stands plus, beside strict official; without other ways of counting pass@k needs no word.
+    words = {"base": "plus ", "strict": "official "}
+    headline = next((words[name.split()[0]] for name in record["scores"] if name.split()[0] in words), "")
+
     def line(name: str, one: Mapping[str, float], tasks: int, style: str = "") -> None:
-        theirs = published and published["scores"].get(name)
+        theirs = published and published["scores"].get(name.removeprefix(headline))
         cells = [
             name, f"{100 * one['value']:.1f} %", f"{100 * one['low']:.1f} to {100 * one['high']:.1f}",
             f"{100 * one['error']:.1f}", str(tasks),
@@ -599,7 +603,7 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
         table.add_row(*cells, *([f"{theirs:.1f} %" if theirs else ""] if published else []), style=style)
 
     for number, (name, one) in enumerate(record["scores"].items()):
-        line(name, one, record["tasks"], "bold" if not number else "")
+        line(name if " " in name else headline + name, one, record["tasks"], "bold" if not number else "")
     for level, part in record.get("levels", {}).items():
         for name in (name for name in part if name != "tasks"):
             line(f"  {level} {name}", part[name], part["tasks"])
