@@ -65,32 +65,47 @@ def mutants(stub: str, right: str, name: str, seed: int, edits: int = 8, texts: 
     """(kind of fault, completion) of one problem: up to `edits` faulty edits, and `texts` of TEXTS."""
     draw = random.Random(seed)
     yield "reference", right
-    try:
-        function = _function(stub + right, name)
-    except SyntaxError:
-        function = None
-    if function is not None:
-        seen = {right}
-        places = list(_edits(function))
-        draw.shuffle(places)
-        for kind, edit in places[:edits]:
-            changed = copy.deepcopy(function)
-            edit(changed)
-            completion = _body(changed)
-            if completion not in seen:
-                seen.add(completion)
-                yield kind, completion
+    program = ast.parse(stub + right)
+    function = _function(program, name)
+    open_stub = any(isinstance(node, ast.FunctionDef) and node.name == name for node in _tree(stub).body)
+
+    def completion(body: str) -> str:
+        """The body alone where the stub has the function's head, else the program with the body in its place."""
+        if open_stub:
+            return body
+        others = [ast.unparse(node) for node in program.body if node is not function and not isinstance(node, ast.Expr)]
+        return "\n".join([*others, f"def {name}({ast.unparse(function.args)}):", body])
+
+    seen = {right}
+    places = list(_edits(function))
+    draw.shuffle(places)
+    for kind, edit in places[:edits]:
+        changed = copy.deepcopy(function)
+        edit(changed)
+        text = completion(_body(changed))
+        if text not in seen:
+            seen.add(text)
+            yield kind, text
+    whole = (right if right.endswith("\n") else right + "\n") if open_stub else _body(function)
     for kind in draw.sample(sorted(TEXTS), texts):
-        body = right if right.endswith("\n") else right + "\n"
-        text = TEXTS[kind].replace("{right}", body).replace("{name}", name)
-        yield kind, text.replace("{constant}", draw.choice(_CONSTANTS)).replace("{{", "{").replace("}}", "}")
+        text = TEXTS[kind].replace("{right}", whole).replace("{name}", name)
+        text = text.replace("{constant}", draw.choice(_CONSTANTS)).replace("{{", "{").replace("}}", "}")
+        yield kind, completion(text)
 
 
-def _function(program: str, name: str) -> ast.FunctionDef:
-    for node in reversed(ast.parse(program).body):
+def _tree(stub: str) -> ast.Module:
+    try:
+        return ast.parse(stub)
+    except SyntaxError:  # a head without a docstring
+        return ast.parse(stub + "    pass\n")
+
+
+def _function(program: ast.Module, name: str) -> ast.FunctionDef:
+    """The definition that counts: the last one. Raises LookupError when there is none."""
+    for node in reversed(program.body):
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
-    raise SyntaxError(f"no function {name}")
+    raise LookupError(f"no function {name}")
 
 
 def _body(function: ast.FunctionDef) -> str:
