@@ -198,6 +198,11 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
                 score = probe.measure(policy, solver, tasks, settings, tracker.phase)  # of the policy before this step
                 scores = score.row()
                 tracker.say(_probe_line(f"after {step} steps", score))
+                if settings.evaluation.bench:
+                    from azr_mlx.evaluator import evaluate_slice
+
+                    bench, limit = settings.evaluation.bench, settings.evaluation.bench_limit
+                    scores |= evaluate_slice(policy, executor, bench, limit, model=settings.model.id)
                 if state["best"] is None or score.mean > state["best"]["score"]:
                     state["best"] = {"step": step, "score": score.mean}
                     keep(step)
@@ -250,6 +255,10 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
         result = {"before": before.state(), "after": after.state(), "seconds": state["seconds"], "versions": versions()}
         with checkpoint.plain_errors(f"result of {run}"):
             checkpoint.write_text(run / "probe.json", json.dumps(result) + "\n")
+    if settings.tracking.report:
+        from azr_mlx import report
+
+        tracker.say(f"report:  {report.write(run)}")
     newest = checkpoint.latest(run)
     tracker.say(f"use it:  mlx_lm.generate --model {settings.model.id} --adapter-path {newest} --prompt ...")
 
