@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 
 FOUNDATION = ("errors", "types", "places", "config")
 WORLD = ("prompts", "parsing", "executor", "buffer", "rewards", "advantages", "proposer", "solver", "evaluation")
-MODEL = ("blas", "kernels", "linux_cpu", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
+MODEL = ("blas", "linux_cpu", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
 HALL = (
     *("metrics", "checkpoint", "trainer", "probe", "tracker", "report", "evaluation", "evaluator", "exporter"),
     *("doctor", "launch", "cli", "__main__"),

@@ -215,7 +215,7 @@ def main() -> None:
     from azr_mlx import device
 
     profile = device.prepare()
-    from azr_mlx import kernels
+    from azr_mlx import linux_cpu
 
     import mlx.core as mx
     import mlx.nn as nn
@@ -237,10 +237,10 @@ def main() -> None:
         write_tokenizer(args.out, args.seed)
     tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
     if profile.name == "cpu":
-        kernels.install()
         device.limit_cache(2 * device.GIGABYTE)
     mx.random.seed(args.seed)
     model = qwen3.Model(qwen3.ModelArgs.from_dict(CONFIG))
+    linux_cpu.fit(model)
     for path, weight in tree_flatten(model.parameters()):
         if weight.ndim == 2:  # GPT-2's 0.02, smaller where a residual is written
             std = 0.02 if "o_proj" not in path and "down_proj" not in path else 0.02 / math.sqrt(8)
