@@ -55,6 +55,8 @@ class Launch(ModuleType):
 def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
     stub = Launch()
     monkeypatch.setitem(sys.modules, "azr_mlx.launch", stub)
+    # `from azr_mlx import launch` reads the package's attribute first, and a test before this one may have set it.
+    monkeypatch.setattr(azr_mlx, "launch", stub, raising=False)
     return stub
 
 
