@@ -201,8 +201,8 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
                 if settings.evaluation.bench:
                     from azr_mlx.evaluator import evaluate_slice
 
-                    bench, limit = settings.evaluation.bench, settings.evaluation.bench_limit
-                    scores |= evaluate_slice(policy, executor, bench, limit, model=settings.model.id)
+                    bench, few = settings.evaluation.bench, settings.evaluation.bench_limit
+                    scores |= evaluate_slice(policy, executor, bench, few, model=settings.model.id)
                 if state["best"] is None or score.mean > state["best"]["score"]:
                     state["best"] = {"step": step, "score": score.mean}
                     keep(step)

@@ -16,6 +16,7 @@ import json
 import math
 import multiprocessing
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -197,6 +198,23 @@ def held_out_lessons(tokenizer: Any, count: int) -> tuple[np.ndarray, np.ndarray
     return pad(lessons)
 
 
+def plain_weights(folder: Path) -> dict[str, Any]:
+    """The weights of a 4-bit model as f32 matrices, by name."""
+    import mlx.core as mx
+
+    stored = mx.load(str(folder / "model.safetensors"))
+    assert isinstance(stored, dict)
+    plain = {}
+    for name, value in stored.items():
+        layer, _, part = name.rpartition(".")
+        if part in ("scales", "biases"):
+            continue
+        if f"{layer}.scales" in stored:
+            value = mx.dequantize(value, stored[f"{layer}.scales"], stored[f"{layer}.biases"], group_size=64, bits=4)
+        plain[name] = value
+    return plain
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE)
@@ -208,6 +226,7 @@ def main() -> None:
     parser.add_argument("--slips", type=float, default=0.0, help="share of wrong answers in the lessons")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
+    parser.add_argument("--init", type=Path, help="folder of a finished model whose weights to go on from")
     parser.add_argument("--state", type=Path, help="file to go on from, and to write every 250 steps")
     parser.add_argument("--log", type=Path)
     args = parser.parse_args()
@@ -233,7 +252,10 @@ def main() -> None:
         print(line, flush=True)
         print(line, file=log_file, flush=True)
 
-    if not (args.state and args.state.exists()):
+    if args.init and args.init.resolve() != args.out.resolve():
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(args.init / name, args.out / name)
+    elif not args.init and not (args.state and args.state.exists()):
         write_tokenizer(args.out, args.seed)
     tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
     if profile.name == "cpu":
@@ -245,6 +267,9 @@ def main() -> None:
         if weight.ndim == 2:  # GPT-2's 0.02, smaller where a residual is written
             std = 0.02 if "o_proj" not in path and "down_proj" not in path else 0.02 / math.sqrt(8)
             model.update(tree_unflatten([(path, mx.random.normal(weight.shape) * std)]))
+
+    if args.init:
+        model.update(tree_unflatten(list(plain_weights(args.init).items())))
 
     schedule_end, falling = args.steps, args.decay * args.steps
 
