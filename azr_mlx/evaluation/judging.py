@@ -14,7 +14,7 @@ from typing import Any
 from azr_mlx.errors import AzrError
 from azr_mlx.evaluation import matching
 from azr_mlx.evaluation.benchmark import Benchmark
-from azr_mlx.evaluation.calls import PRESENCE, SET, VALUE, Calls, Result, call_all
+from azr_mlx.evaluation.calls import PATIENCE, PRESENCE, SET, VALUE, Calls, Result, call_all
 from azr_mlx.evaluation.problems import Problem, Trial
 from azr_mlx.executor import Executor, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.literals import LiteralError, check_arguments, parse_value
@@ -51,7 +51,7 @@ class Judge:
         self.benchmark = benchmark
         self.executor = executor
         self.limits = Limits(
-            wall_seconds=2 * benchmark.seconds,  # a busy machine must not fail a program
+            wall_seconds=PATIENCE * benchmark.seconds,
             cpu_seconds=benchmark.seconds,
             memory_mb=benchmark.memory_mb,
             output_bytes=_OUTPUT_BYTES,

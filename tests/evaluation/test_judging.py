@@ -28,6 +28,12 @@ def test_humaneval_passes_what_its_test_passes(judge, completion: str, result: s
     assert score.missing_module == ("numpy" if "numpy" in completion else "")
 
 
+def test_a_program_that_has_to_wait_for_its_turn_is_not_late(judge) -> None:
+    """Processor time is limited to one second here; on a busy machine that second takes many."""
+    waiting = "    import time\n    time.sleep(2.5)\n    return math.pi * radius ** 2\n"
+    assert judge("humaneval")("Own/0", waiting).passed
+
+
 def test_helpers_of_the_stub_are_there_for_program_and_test(judge) -> None:
     assert judge("humaneval")("Own/1", "    return twice(x) + twice(x)\n").passed
 
