@@ -90,26 +90,35 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def parent_of(pid: int) -> int:
+    """0 when there is no such process any more."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def processes() -> set[int]:
     """Processes that descend from this one, zombies included (Linux)."""
-    children: dict[int, list[int]] = {}
+    parents: dict[int, list[int]] = {}
     if not os.path.isdir("/proc/self"):
         return set()
     for name in os.listdir("/proc"):
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat") as file:
-                    parent = int(file.read().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            children.setdefault(parent, []).append(int(name))
+            parents.setdefault(parent_of(int(name)), []).append(int(name))
     found: set[int] = set()
     waiting = [os.getpid()]
     while waiting:
-        for child in children.get(waiting.pop(), []):
+        for child in parents.get(waiting.pop(), []):
             found.add(child)
             waiting.append(child)
     return found
+
+
+def children() -> set[int]:
+    """Processes that this one started itself, zombies included (Linux)."""
+    return {pid for pid in processes() if parent_of(pid) == os.getpid()}
 
 
 def family(executor: Executor) -> set[int]:
@@ -119,11 +128,7 @@ def family(executor: Executor) -> set[int]:
     for pid in processes():
         at = pid
         while at > 1 and at not in tops:
-            try:
-                with open(f"/proc/{at}/stat") as file:
-                    at = int(file.read().rpartition(")")[2].split()[1])
-            except OSError:
-                break
+            at = parent_of(at)
         if at in tops:
             found.add(pid)
     return found
@@ -137,13 +142,13 @@ def descriptors() -> int:
 
 
 def settle(executor: Executor, seconds: float = 3.0) -> tuple[int, int]:
-    """Processes below this one and open descriptors, once the slots are ready for the next job."""
+    """Processes of the executor and open descriptors of this one, once the slots are ready for the next job."""
     end = time.monotonic() + seconds
     seen = (-1, -1)
     while time.monotonic() < end:
         executor.run([Job("def f(a):\n    return a", ("1",))] * (2 * executor.workers))
         time.sleep(0.05)
-        now = (len(processes()), descriptors())
+        now = (len(family(executor)), descriptors())
         if now == seen:
             break
         seen = now
