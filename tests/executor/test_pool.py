@@ -98,7 +98,9 @@ def test_a_job_whose_slot_always_dies_is_a_sandbox_error_not_a_wrong_answer() ->
 
         thread = threading.Thread(target=killer)
         thread.start()
-        outcome = made.submit(job("import time\ntime.sleep(3)\nreturn a")).result(timeout=30)
+        outcome = made.submit(job("import time\ntime.sleep(30)\nreturn a", limits=Limits(wall_seconds=60))).result(
+            timeout=60
+        )
         stop.set()
         thread.join()
         assert outcome.status is Status.SANDBOX_ERROR
