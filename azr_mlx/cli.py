@@ -523,6 +523,40 @@ def metrics(words: tuple[str, ...], alarms: bool) -> None:
         raise UsageError(f"no metric is about {', '.join(words)}: azr metrics lists them all")
 
 
+# -- plan ---------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--config", "source", metavar="NAME|FILE", required=True, help="A preset of configs/, or a YAML file.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
+@click.option("--memory", default="", metavar="SIZE", help="Plan for a Mac with this much memory, as 48GB.")
+@click.option("--chip", default="", metavar="NAME", help="That Mac's chip, as 'M3 Max'.")
+@click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of memory.")
+@click.option("--flops", type=click.FloatRange(min=0, min_open=True), metavar="TFLOP/S", help="Of matrix products.")
+def plan(
+    source: str, sets: tuple[str, ...], memory: str, chip: str, bandwidth: float | None, flops: float | None
+) -> int:
+    """Say whether a configuration fits into memory and how long a step takes.
+
+    Nothing is downloaded or trained. Memory is what the code holds when every row is as long as it may be; when it is
+    too much, the dials to turn are named with their values, and the exit code is 1. Time is a roofline: a lower bound
+    from bandwidth and flops. Without --memory it is about this machine.
+
+    \b
+    Examples:
+      azr plan --config nano
+      azr plan --config qwen2.5-coder-3b --memory 48GB --chip "M3 Max"
+      azr plan --config qwen2.5-coder-7b --memory 24GB --set sampling.max_rows=16
+      azr plan --config qwen3-4b --memory 64GB --bandwidth 546 --flops 17
+    """
+    from azr_mlx import config, planner
+
+    settings = config.load(source, sets)
+    lines, fits = planner.command(settings, memory, chip, bandwidth or 0.0, flops or 0.0)
+    click.echo("\n".join(lines))
+    return 0 if fits else 1
+
+
 # -- doctor -------------------------------------------------------------------------------------------------
 
 

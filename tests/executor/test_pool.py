@@ -90,13 +90,9 @@ def test_a_job_whose_slot_always_dies_is_a_sandbox_error_not_a_wrong_answer() ->
         def killer() -> None:
             while not stop.is_set():
                 time.sleep(0.05)
-                if made._slots[0].work is None:  # it is starting
-                    continue
-                for pid in family(made):
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+                slot = made._slots[0]
+                if slot.work is not None and slot.process is not None:  # else it is starting
+                    slot.process.kill()
 
         thread = threading.Thread(target=killer)
         thread.start()
