@@ -1,6 +1,6 @@
 """The pool keeps order, loses nothing, and blames no program for a fault of its own."""
 
-# ruff: noqa: E501, SIM105, SIM117, PT031  a program stays on one line
+# ruff: noqa: E501, SIM117, PT031  a program stays on one line
 from __future__ import annotations
 
 import contextlib
