@@ -192,7 +192,6 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
         for step in range(first, settings.steps):
             if limit and spent >= limit:
                 break
-            began = time.monotonic()
             scores: dict[str, float] = {}
             if tasks and settings.evaluation.every and step and step % settings.evaluation.every == 0:
                 score = probe.measure(policy, solver, tasks, settings, tracker.phase)  # of the policy before this step
@@ -206,6 +205,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
                 if state["best"] is None or score.mean > state["best"]["score"]:
                     state["best"] = {"step": step, "score": score.mean}
                     keep(step)
+            began = time.monotonic()  # `minutes` are of training: evaluations come on top
             known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
             happened = game.play(step)
             row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})

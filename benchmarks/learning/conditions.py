@@ -72,6 +72,17 @@ def propose_from_grammar() -> None:
     trainer.Game.draw = draw
 
 
+def allow_duplicates() -> None:
+    """Only held-out tasks are refused, so a proposer is paid for repeating itself."""
+    from azr_mlx.buffer import Buffer, key
+    from azr_mlx.types import Task
+
+    def refusal(self: Buffer, task: Task) -> str | None:
+        return "held out" if key(task) in self.forbidden else None
+
+    Buffer.refusal = refusal  # type: ignore[method-assign]
+
+
 CONDITIONS = {
     "default": Condition("the nano preset"),
     "shuffled": Condition("rewards shuffled within groups", prepare=shuffle_rewards),
@@ -92,4 +103,19 @@ CONDITIONS = {
     "divide": Condition("advantages divided by the deviation", ("advantage.divide_by_std=true",)),
     "positive": Condition("only positive advantages", ("advantage.positive_only=true",)),
     "task-role": Condition("every advantage per kind and role (TRR++)", ("advantage.attempts_baseline=by_task_role",)),
+    "duplicates": Condition("a task that is in the buffer already counts as new", prepare=allow_duplicates),
+    "degenerate": Condition("programs that ignore their arguments are valid", ("tasks.reject_constant=false",)),
+    "per-rollout": Condition("baselines over rollouts, not over tokens", ("advantage.per=rollout",)),
+    "group-4": Condition(
+        "4 attempts at twice as many tasks", ("batch.attempts=4", "batch.solve_group=4", "batch.solves=12")
+    ),
+    "group-16": Condition(
+        "16 attempts at half as many tasks", ("batch.attempts=16", "batch.solve_group=16", "batch.solves=3")
+    ),
+    "two-updates": Condition("two clipped updates on each batch", ("loss.updates_per_batch=2",)),
+    "rank-4": Condition("LoRA of rank 4", ("lora.rank=4",)),
+    "rank-64": Condition("LoRA of rank 64", ("lora.rank=64",)),
+    "lr-half": Condition("half the learning rate", ("optim.lr=2e-4",)),
+    "lr-double": Condition("twice the learning rate", ("optim.lr=8e-4",)),
+    "lr-four": Condition("four times the learning rate", ("optim.lr=1.6e-3",)),
 }

@@ -10,6 +10,7 @@ that had the machine to themselves (--parallel 1).
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import subprocess
@@ -22,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
+import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 
 from azr_mlx.probe import Score, compare  # noqa: E402
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, help="wall time of each run (the preset's, if not given)")
     parser.add_argument("--steps", type=int, help="steps of each run, with no limit of time")
+    parser.add_argument("--probe-every", type=int, default=0, help="steps between probes, for the figure; 0 is none")
     parser.add_argument("--parallel", type=int, default=1, help="runs at once")
     parser.add_argument("--out", type=Path, default=ROOT / "logs" / "learning")
     parser.add_argument("--set", action="append", default=[], help="one more dial for every run")
@@ -94,6 +97,8 @@ def main() -> None:
         words.append(f"minutes={args.minutes}")
     if args.steps is not None:
         words += [f"steps={args.steps}", "minutes=0"]
+    if args.probe_every:
+        words.append(f"evaluation.every={args.probe_every}")
     jobs = [(name, seed, args.out / f"{name}-{seed}", words) for name in args.conditions for seed in args.seeds]
     with ThreadPoolExecutor(args.parallel) as pool:
         folders = list(pool.map(lambda job: start(*job), jobs))
@@ -112,6 +117,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"table-{'-'.join(args.conditions)}.md").write_text(text)
     sys.stdout.write(text)
+    if args.probe_every and importlib.util.find_spec("matplotlib"):
+        figure.draw(
+            {name: [f for (n, *_), f in zip(jobs, folders, strict=True) if n == name] for name in args.conditions},
+            args.out / "learning",
+        )
 
 
 if __name__ == "__main__":
