@@ -539,8 +539,8 @@ def plan(
     """Say whether a configuration fits into memory and how long a step takes.
 
     Nothing is downloaded or trained. Memory is what the code holds when every row is as long as it may be; when it is
-    too much, the dials to turn are named with their values, and the exit code is 1. Time is a roofline: a lower bound
-    from bandwidth and flops. Without --memory it is about this machine.
+    too much, the dials to turn are named with their values, and the exit code is 1. Time is a roofline, the least that
+    bandwidth and flops allow. Without --memory it is about this machine.
 
     \b
     Examples:
