@@ -360,11 +360,16 @@ def phases(settings: config.Config) -> tuple[Phase, ...]:
     return tuple(one for one in found if one.rows)
 
 
-def beside_steps(settings: config.Config) -> tuple[Phase, ...]:
-    """What a run writes between steps: proposals that fill the buffer, and the probe set, which may fill every row."""
+def together(settings: config.Config) -> tuple[Phase, ...]:
+    """What else a run writes together: proposals that fill the buffer, all answers of a step, and the probe set."""
     s, kinds = settings.sampling, len(settings.tasks.kinds)
     seeds = kinds * max(settings.batch.proposals, s.max_rows // (2 * kinds))
     found = [Phase("seed", seeds, 1, s.prompt_tokens, s.propose_tokens, False)]
+    # Attempts and drawn tasks may be answered side by side.
+    answers = [one for one in phases(settings) if one.name != "propose"]
+    if answers:
+        prompts, rows = sum(one.prompts for one in answers), sum(one.rows for one in answers)
+        found.append(Phase("answer", prompts, -(-rows // prompts), s.prompt_tokens, s.solve_tokens, False))
     folder = places.local(settings.model.id)
     if settings.evaluation.probe or (folder is not None and (folder / "probe.jsonl").is_file()):
         found.append(Phase("probe", s.max_rows, 1, s.prompt_tokens, s.solve_tokens, False))
@@ -412,7 +417,7 @@ class Memory:
 
 def memory(settings: config.Config, shape: Shape, machine: Machine, work: Sequence[Phase] | None = None) -> Memory:
     """Memory of a step whose rollouts are all as long as they may be (or those of `work`)."""
-    work = (*phases(settings), *beside_steps(settings)) if work is None else work
+    work = (*phases(settings), *together(settings)) if work is None else work
     act = 4 if settings.model.dtype == "float32" or not machine.packed else 2
     keys = token_bytes(settings, shape, machine)
     adapter = adapter_parameters(settings.lora, shape)

@@ -16,6 +16,7 @@ in one batch, `1x8` one prompt at a time, `64x1` every row as a prompt of its ow
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -99,6 +100,7 @@ def main() -> None:
         "--cpu", action="store_true", help="count processor time: for a machine that others use as well"
     )
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the medians to this file")
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
@@ -136,9 +138,13 @@ def main() -> None:
     shape += "; processor time" if args.cpu else ""
     print(f"{PROFILE.name}, {args.model}, {args.prompts} prompts x {args.group}, width {width}, {shape}")
     print(f"{'engine':24} {'tok/s':>8} {'ratio':>7} {'low':>8} {'high':>8}")
+    medians: dict[str, dict[str, float]] = {}
     for name, values in rates.items():
         ratio = statistics.median(a / b for a, b in zip(values, rates["BatchGenerator"], strict=True))
+        medians[name] = {"tokens_per_second": statistics.median(values), "ratio": ratio}
         print(f"{name:24} {statistics.median(values):8.0f} {ratio:7.2f} {min(values):8.0f} {max(values):8.0f}")
+    if args.json:
+        args.json.write_text(json.dumps({"base": "BatchGenerator", "unit": "tokens/s", "engines": medians}, indent=1))
 
 
 if __name__ == "__main__":

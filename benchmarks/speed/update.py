@@ -11,6 +11,7 @@ tokens by the vocabulary.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -110,6 +111,7 @@ def main() -> None:
         "--cpu", action="store_true", help="count processor time: for a machine that others use as well"
     )
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the medians to this file")
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
@@ -156,9 +158,13 @@ def main() -> None:
     print(f"{PROFILE.name}, {args.model}, {args.prompts} prompts x {args.group}, {shape}")
     print(f"one float32 (tokens, V) is {full / 1e6:.0f} MB{'; processor time' if args.cpu else ''}")
     print(f"{'engine':24} {'seconds':>8} {'ratio':>7} {'peak':>7}")
+    medians: dict[str, dict[str, float]] = {}
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(values, seconds[base], strict=True))
+        medians[name] = {"seconds": statistics.median(values), "ratio": ratio, "peak": peaks[name]}
         print(f"{name:24} {statistics.median(values):8.3f} {ratio:7.2f} {peaks[name]:6.2f}x")
+    if args.json:
+        args.json.write_text(json.dumps({"base": base, "unit": "seconds", "engines": medians}, indent=1))
 
 
 if __name__ == "__main__":
