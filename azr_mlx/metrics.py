@@ -106,7 +106,7 @@ METRICS: tuple[Metric, ...] = (
 
 TIMINGS: tuple[Metric, ...] = (
     Metric(
-        "seconds/{phase}", "wall time of a phase: propose, attempt, solve, execute, update, probe", "end - begin", "s",
+        "seconds/{phase}", "wall time of a phase: propose, solve, execute, update, probe", "end - begin", "s",
         "down",
     ),
     Metric("seconds/step", "wall time of the step, the sum of its phases", "sum of seconds/{phase}", "s", "down"),

@@ -170,7 +170,7 @@ class Policy:
     def sample(
         self,
         prompts: Sequence[types.Prompt],
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         *,
         seed: Sequence[int],
         max_tokens: int | Sequence[int],
@@ -182,15 +182,17 @@ class Policy:
     ) -> Iterator[tuple[int, int, types.Rollout]]:
         """Write n completions of every prompt; yields (prompt index, sample index, rollout) as rows end.
 
-        seed: words such as (run seed, step, phase). The draw of a token is keyed by them, both indices and the
+        n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is keyed by them, both indices and the
         position. max_tokens: of all prompts, or one number each. temperature 0 is greedy. stop: texts that end a
         completion; they stay in it. progress: told (rows finished, rows in all, tokens written) as rows end.
         names: the numbers that key the prompts' draws, each once, where a prompt's index will not do: a part of the
         prompts then gives the same samples as all of them.
         """
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
-        if len(limits) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {len(limits)} values of max_tokens")
+        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
+        for name, values in (("max_tokens", limits), ("n", counts)):
+            if len(values) != len(prompts):
+                raise ValueError(f"{len(prompts)} prompts but {len(values)} values of {name}")
         encoded = [tuple(self.encode(prompt.text)) for prompt in prompts]
         names = names or range(len(prompts))
         index = {name: i for i, name in enumerate(names)}
@@ -198,8 +200,8 @@ class Policy:
             raise ValueError(f"{len(prompts)} prompts but {len(index)} different names")
         requests = [
             sampler.Request(tokens, (name, j), limit)
-            for name, tokens, limit in zip(names, encoded, limits, strict=True)
-            for j in range(n)
+            for name, tokens, limit, count in zip(names, encoded, limits, counts, strict=True)
+            for j in range(count)
         ]
         self.last_count = sampler.Count()
         rows = sampler.generate(

@@ -30,7 +30,7 @@ class SpeakingPolicy(Protocol):
     def sample(
         self,
         prompts: Sequence[Prompt],
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         *,
         seed: Sequence[int],
         max_tokens: int | Sequence[int],
@@ -72,7 +72,11 @@ class Game:
     # The page ---------------------------------------------------------------------------------------------------
 
     def play(self, step: int) -> Step:
-        """One step of self-play (AZR algorithm 1): propose, judge, attempt, reward, remember, solve, learn."""
+        """One step of self-play (AZR algorithm 1): propose, judge, remember, solve, reward, learn.
+
+        The attempts that measure fresh tasks and the solutions of drawn ones are written in one phase: both are answers
+        of the same policy, and the batch stays wide for longer.
+        """
         batch, reward = self.config.batch, self.config.reward
 
         wishes = [prompt for kind in self.kinds for prompt in self.ask(kind, batch.proposals, step)]
@@ -80,16 +84,17 @@ class Game:
         judged = [self.remember(rollout, verdict) for [(rollout, verdict)] in proposed]
         fresh = [verdict.task for _, verdict in judged if verdict.task is not None]
 
-        tried = self.write("attempt", map(self.solver.ask, fresh), batch.attempts, step, self.solver.judge)
+        drawn = [task for kind in self.kinds for task in self.draw(kind, step)]
+        counts = [batch.attempts] * len(fresh) + [batch.solve_group] * len(drawn)
+        answers = self.write("solve", map(self.solver.ask, fresh + drawn), counts, step, self.solver.judge)
+        tried, solved = answers[: len(fresh)], answers[len(fresh) :]
+
         rates = iter([solve_rate(group) for group in tried])
         proposals = []
         for rollout, verdict in judged:
             rate = next(rates) if verdict.task is not None else None
             if not verdict.dropped and (rate is not None or not verdict.valid):
                 proposals.append(Scored(rollout, verdict, propose_reward(verdict, rate, reward), rate))
-
-        drawn = [task for kind in self.kinds for task in self.draw(kind, step)]
-        solved = self.write("solve", map(self.solver.ask, drawn), batch.solve_group, step, self.solver.judge)
         attempts = [self.score(one, attempt=True) for group in tried for one in group if not one[1].dropped]
         solutions = [self.score(one) for group in solved for one in group if not one[1].dropped]
 
@@ -127,18 +132,25 @@ class Game:
         return len(prompt.text) <= limit or len(self.policy.encode(prompt.text)) <= limit
 
     def write(
-        self, name: str, prompts: Iterable[Prompt], n: int, step: int, judge: Callable[[Rollout], Pending]
+        self,
+        name: str,
+        prompts: Iterable[Prompt],
+        n: int | Sequence[int],
+        step: int,
+        judge: Callable[[Rollout], Pending],
     ) -> list[list[Judged]]:
-        """n judged rollouts of each prompt. A rollout is handed to its judge when it ends, while others are written."""
+        """n judged rollouts of each prompt (of all, or one number each). A rollout is handed to its judge when it ends, while others are written."""
         prompts, sampling = list(prompts), self.config.sampling
-        groups: list[list[tuple[Rollout, Pending] | None]] = [[None] * n for _ in prompts]
-        if not prompts or not n:
-            return []
+        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
+        groups: list[list[tuple[Rollout, Pending] | None]] = [[None] * count for count in counts]
+        rows = sum(counts)
+        if not rows:
+            return [[] for _ in prompts]
         limits = [sampling.propose_tokens if p.role is Role.PROPOSE else sampling.solve_tokens for p in prompts]
-        with self.phase(name, len(prompts) * n) as progress:
+        with self.phase(name, rows) as progress:
             rollouts = self.policy.sample(
                 prompts,
-                n,
+                counts,
                 seed=(self.config.seed, step + 1, PHASES.index(name)),
                 max_tokens=limits,
                 temperature=sampling.temperature,
@@ -148,7 +160,7 @@ class Game:
             )
             for i, j, rollout in rollouts:
                 groups[i][j] = (rollout, judge(rollout))
-        with self.phase("execute", len(prompts) * n):
+        with self.phase("execute", rows):
             return [[(one[0], one[1]()) for one in group if one is not None] for group in groups]
 
     def remember(self, rollout: Rollout, verdict: Verdict) -> Judged:
@@ -201,7 +213,7 @@ class Game:
         return reasons
 
 
-PHASES = ("seed", "propose", "attempt", "solve", "probe")
+PHASES = ("seed", "propose", "solve", "probe")
 
 
 def solve_rate(group: Sequence[Judged]) -> float | None:

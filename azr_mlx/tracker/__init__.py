@@ -29,7 +29,7 @@ from azr_mlx.types import Kind, Step
 
 SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
-SAMPLING = ("propose", "attempt", "solve")  # the phases whose tokens and seconds make tokens_per_second
+SAMPLING = ("propose", "solve")  # the phases whose tokens and seconds make tokens_per_second
 
 
 class Interrupted(Exception):

@@ -32,7 +32,7 @@ def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
     rng, known = random.Random(0), set[str]()
     tracker.rewind(0)
     for number in range(steps):
-        for name in ("propose", "attempt", "execute", "solve", "update"):
+        for name in ("propose", "solve", "execute", "update"):
             with tracker.phase(name, 4) as progress:
                 progress(4, 4, 0)
         step = make_step(number, steps, rng, tracker.config, hostile)

@@ -40,7 +40,7 @@ class Paper:
     def sample(self, prompts, n=1, *, seed, max_tokens, **options):
         self.seeds.append(tuple(seed))
         for i in reversed(range(len(prompts))):  # rows end in any order
-            for j in range(n):
+            for j in range(n if isinstance(n, int) else n[i]):
                 yield i, j, self.write(prompts[i], j)
 
     def write(self, prompt, j):
@@ -147,7 +147,7 @@ def test_every_phase_of_every_step_draws_from_its_own_key(executor):
     policy.seeds.clear()
     made.play(0)
     made.play(1)
-    assert len(set(policy.seeds)) == len(policy.seeds) == 6
+    assert len(set(policy.seeds)) == len(policy.seeds) == 4
 
 
 def test_one_kind_can_be_played_alone(executor):
