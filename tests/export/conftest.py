@@ -41,12 +41,15 @@ def prompts(count: int) -> list[Prompt]:
     ]
 
 
-def qwen_tokenizer(folder: Path) -> bool:
-    """Write Qwen's own tokenizer into a folder where the package that carries its vocabulary is installed."""
+def qwen_vocabulary() -> Path | None:
+    """Qwen's own vocabulary, where the package that carries it is installed: make hf-check does so."""
     place = importlib.util.find_spec("dashscope")
     path = Path(place.origin).parent / "resources/qwen.tiktoken" if place and place.origin else None
-    if path is None or not path.is_file() or importlib.util.find_spec("tiktoken") is None:
-        return False
+    return path if path and path.is_file() and importlib.util.find_spec("tiktoken") else None
+
+
+def qwen_tokenizer(folder: Path, path: Path) -> None:
+    """Write the tokenizer of a vocabulary of Qwen into a model folder."""
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -63,7 +66,6 @@ def qwen_tokenizer(folder: Path) -> bool:
     fast.save_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text()) | {"eos_token_id": fast.eos_token_id}
     (folder / "config.json").write_text(json.dumps(settings))
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +86,13 @@ def bases(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     nano = root / "checkpoints/qwen3-nano"
     if not (nano / "model.safetensors").is_file():
         nano = quantized("nano", build_model(folder("nano-plain")))
+    vocabulary = qwen_vocabulary()
     plain = build_model(
         folder("qwen2-plain"), "qwen2", vocab_size=151_936, num_hidden_layers=2, hidden_size=128, head_dim=32,
         intermediate_size=256, rope_theta=1e6,
     )  # fmt: skip
-    qwen_tokenizer(plain)
+    if vocabulary:
+        qwen_tokenizer(plain, vocabulary)
     return {
         "qwen3": nano,
         "qwen2": quantized("qwen2", plain),

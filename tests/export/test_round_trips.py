@@ -12,9 +12,12 @@ import pytest
 
 from azr_mlx import config, exporter
 from azr_mlx.policy import Policy
-from tests.export.conftest import MakeRun, prompts
+from tests.export.conftest import MakeRun, prompts, qwen_vocabulary
 
 import mlx.core as mx  # isort: skip
+
+# One fixture exports four formats of a model with 151,936 tokens: minutes, where other work takes most of the machine.
+pytestmark = pytest.mark.timeout(1800)
 
 GREEDY = 64
 STDS = (1e-4, 1e-3, 1e-2)
@@ -153,6 +156,9 @@ def test_layers_that_have_no_adapter_get_none_in_peft(make_run: MakeRun, tmp_pat
 def test_mlx_lm_generate_with_the_exported_adapter_writes_what_azr_writes(
     base: str, make_run: MakeRun, bases: dict[str, Path], tmp_path: Path
 ) -> None:
+    if base == "qwen2" and not qwen_vocabulary():
+        # It would write ids that stand for nothing, which mlx_lm shows as "!" and others as nothing.
+        pytest.skip("Qwen's vocabulary is not installed: make hf-check installs it")
     source = exporter.find(make_run(base, 1e-2))
     exporter.export(source, ("mlx", "hf"), tmp_path / "out")
     policy = exporter.load(source)
