@@ -7,6 +7,8 @@ and because MLX lowers the limits that the executor's children inherit.
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -230,7 +232,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
             return 130
         kept = keep(done)
         tracker.rewind(done)
-        tracker.say(f"saved {kept}; go on with: azr train --resume {run}")
+        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {run}")
         return 130
     finally:
         for number, handler in old_handlers.items():
@@ -258,9 +260,22 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
     if settings.tracking.report:
         from azr_mlx import report
 
-        tracker.say(f"report:  {report.write(run)}")
-    newest = checkpoint.latest(run)
-    tracker.say(f"use it:  mlx_lm.generate --model {settings.model.id} --adapter-path {newest} --prompt ...")
+        tracker.say(f"look:     open {report.write(run)} in a browser")
+    azr, model, newest = program("azr"), settings.model.id, checkpoint.latest(run)
+    prompt = "def f(a):" if settings.model.style != "chat" else "Write a Python function that adds two numbers."
+    tracker.say(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
+    tracker.say(f"export:   {azr} export {run}")
+    tracker.say(
+        f"use it:   {program('mlx_lm.generate')} --model {model} --adapter-path {newest} --prompt {shlex.quote(prompt)}"
+    )
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment from here: by its name where PATH finds it, else by its path."""
+    mine = Path(sys.executable).parent / name
+    if shutil.which(name) == str(mine):
+        return name
+    return str(mine.relative_to(Path.cwd())) if mine.is_relative_to(Path.cwd()) else str(mine)
 
 
 def _probe_line(label: str, score: Any) -> str:
