@@ -33,7 +33,8 @@ def test_two_hundred_steps_of_sampling_and_learning_leave_memory_flat(load) -> N
         device.clear_cache()
         active.append(device.memory().active)
         resident.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    # What the policy holds between steps depends on nothing but its shape.
-    assert max(active[1:]) == min(active[1:])
+    # A scalar more or less may be alive after a step; none may stay for each of them.
+    assert max(active[100:]) <= max(active[:100]), "arrays stay alive"
+    assert max(active[1:]) - min(active[1:]) <= 64, "what is held between steps depends on nothing but the shape"
     unit = 1 if sys.platform == "darwin" else 1024
     assert (resident[-1] - resident[49]) * unit < 20e6, "the process grew"
