@@ -115,7 +115,7 @@ CONDITIONS = {
     "two-updates": Condition("two clipped updates on each batch", ("loss.updates_per_batch=2",)),
     "rank-4": Condition("LoRA of rank 4", ("lora.rank=4",)),
     "rank-64": Condition("LoRA of rank 64", ("lora.rank=64",)),
-    "lr-half": Condition("half the learning rate", ("optim.lr=2e-4",)),
-    "lr-double": Condition("twice the learning rate", ("optim.lr=8e-4",)),
-    "lr-four": Condition("four times the learning rate", ("optim.lr=1.6e-3",)),
+    "lr-quarter": Condition("a quarter of the learning rate", ("optim.lr=4e-4",)),
+    "lr-double": Condition("twice the learning rate", ("optim.lr=3.2e-3",)),
+    "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }
