@@ -182,11 +182,11 @@ class Policy:
     ) -> Iterator[tuple[int, int, types.Rollout]]:
         """Write n completions of every prompt; yields (prompt index, sample index, rollout) as rows end.
 
-        n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is keyed by them, both indices and the
-        position. max_tokens: of all prompts, or one number each. temperature 0 is greedy. stop: texts that end a
-        completion; they stay in it. progress: told (rows finished, rows in all, tokens written) as rows end.
-        names: the numbers that key the prompts' draws, each once, where a prompt's index will not do: a part of the
-        prompts then gives the same samples as all of them.
+        n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is
+        keyed by them, both indices and the position. max_tokens: of all prompts, or one number each. temperature 0 is
+        greedy. stop: texts that end a completion; they stay in it. progress: told (rows finished, rows in all, tokens
+        written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index will
+        not do: a part of the prompts then gives the same samples as all of them.
         """
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         counts = [n] * len(prompts) if isinstance(n, int) else list(n)

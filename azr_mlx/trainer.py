@@ -139,7 +139,10 @@ class Game:
         step: int,
         judge: Callable[[Rollout], Pending],
     ) -> list[list[Judged]]:
-        """n judged rollouts of each prompt (of all, or one number each). A rollout is handed to its judge when it ends, while others are written."""
+        """n judged rollouts of each prompt (n: of all, or one number each).
+
+        A rollout is handed to its judge when it ends, while others are written.
+        """
         prompts, sampling = list(prompts), self.config.sampling
         counts = [n] * len(prompts) if isinstance(n, int) else list(n)
         groups: list[list[tuple[Rollout, Pending] | None]] = [[None] * count for count in counts]

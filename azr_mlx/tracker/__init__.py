@@ -91,7 +91,7 @@ class Tracker:
         """A step is over: write its metrics, timings and rollouts, show its line."""
         timing: dict[str, Any] = {"step": step.number}
         timing |= {f"seconds/{name}": round(value, 4) for name, value in sorted(self.seconds.items())}
-        timing["seconds/step"] = round(sum(self.seconds.values()), 4)
+        timing["seconds/step"] = round(sum(s for name, s in self.seconds.items() if name != "probe"), 4)
         sampling = sum(self.seconds[name] for name in SAMPLING)
         timing["tokens_per_second"] = round(self.sampled_tokens / sampling, 1) if sampling else 0.0
         timing |= {f"memory/{name}": size for name, size in memory.items()}
