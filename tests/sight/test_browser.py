@@ -169,10 +169,12 @@ def test_the_policy_stops_a_script_that_somebody_put_in(browser: Any, page: Path
 
 
 def test_a_following_page_keeps_what_the_reader_chose(browser: Any, finished: Path, tmp_path: Path) -> None:
-    following = report.write(finished, tmp_path / "following.html", refresh=1)
+    following = report.write(
+        finished, tmp_path / "following.html", refresh=6
+    )  # long enough to read the page in between on a busy machine
     visit = Visit(browser, following)
     visit.page.select_option("#kind", "induction")
-    visit.page.wait_for_event("load", timeout=5000)
+    visit.page.wait_for_event("load", timeout=30000)
     assert visit.page.input_value("#kind") == "induction"
     assert set(visit.column("kind")) == {"induction"}
 
