@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 Line = tuple[str, str, str]  # what, beside whom, figure
 
 BRIEF = {
-    "rollout": ["--prompts", "4", "--group", "8", "--prompt", "64", "--tokens", "32", "--repeat", "5"],
-    "update": ["--prompts", "4", "--group", "4", "--prompt", "48", "--tokens", "32", "--repeat", "5"],
+    "rollout": ["--prompts", "4", "--group", "8", "--prompt", "64", "--tokens", "16", "--repeat", "3"],
+    "update": ["--prompts", "4", "--group", "4", "--prompt", "48", "--tokens", "16", "--repeat", "3"],
     "step": ["--steps", "3", "--seeds", "16"],
     "executor": ["--programs", "200"],
     "memory": ["--cases", "6"],
