@@ -4,8 +4,8 @@
 
 Each case writes rollouts of the longest lengths, then learns from them, on a model of random weights. Predicted and
 measured are peaks of all that MLX holds (mx.get_peak_memory), weights and optimizer included, while it samples and
-while it learns. The planner's constants were fitted to the gradient and the decoder alone, on other shapes; two terms of rows
-that share prompts were corrected on these.
+while it learns. The planner's constants were fitted to the gradient and the decoder alone, on other shapes; two
+terms of rows that share prompts were corrected on these.
 """
 
 from __future__ import annotations
