@@ -17,10 +17,10 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
+from azr_mlx.report import PHASES
 from azr_mlx.report import story as stories  # noqa: E402
 
 PANELS = ("probe/mean", "probe/deduction", "probe/abduction", "probe/induction")
-PHASES = ("propose", "solve", "execute", "update")  # a step's time without the probe's
 COLOURS = ("#0f766e", "#b45309", "#6d28d9", "#be123c", "#1d4ed8", "#4d7c0f", "#737373")
 
 
@@ -30,7 +30,7 @@ def curve(run: Path, name: str, against: str) -> list[tuple[float, float]]:
     assert story.settings is not None
     minutes, rollouts = [0.0], [0.0]
     for row in story.rows:
-        minutes.append(minutes[-1] + sum(row.get(f"seconds/{phase}", 0.0) for phase in PHASES) / 60)
+        minutes.append(minutes[-1] + sum(row.get(f"seconds/{phase}", 0.0) for phase in PHASES) / 60)  # no probes
         tried = sum(sum(row.get(f"solve_rates/{kind}", ())) for kind in story.kinds) * story.settings.batch.attempts
         drawn = story.settings.batch.solves * story.settings.batch.solve_group * len(story.kinds)
         rollouts.append(rollouts[-1] + (tried + drawn) / 1000)
