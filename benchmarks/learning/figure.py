@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from azr_mlx.report import PHASES
+from azr_mlx.report import PHASES  # noqa: E402
 from azr_mlx.report import story as stories  # noqa: E402
 
 PANELS = ("probe/mean", "probe/deduction", "probe/abduction", "probe/induction")
