@@ -357,7 +357,7 @@ def load(source: str | Path | None = None, sets: Sequence[str] = ()) -> Config:
     where = "config"
     if source is not None:
         path = find(source)
-        where = _shown(path)
+        where = places.shown(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -407,14 +407,6 @@ def find(source: str | Path) -> Path:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.4)
     guess = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(f"{source}: no such file and no such preset; the presets are {', '.join(names)}{guess}")
-
-
-def _shown(path: Path) -> str:
-    """A path as a person would type it: relative when it lies below the working folder."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _read(text: str, where: str) -> Iterator[tuple[str, Any]]:

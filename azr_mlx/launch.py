@@ -232,7 +232,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
             return 130
         kept = keep(done)
         tracker.rewind(done)
-        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {near(run)}")
+        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {places.shown(run)}")
         return 130
     finally:
         for number, handler in old_handlers.items():
@@ -260,12 +260,12 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
     if settings.tracking.report:
         from azr_mlx import report
 
-        tracker.say(f"look:     open {near(report.write(run))} in a browser")
+        tracker.say(f"look:     open {places.shown(report.write(run))} in a browser")
     latest = checkpoint.latest(run)
-    azr, model, newest = program("azr"), settings.model.id, near(latest) if latest else ""
+    azr, model, newest = program("azr"), settings.model.id, places.shown(latest) if latest else ""
     prompt = "def f(a):" if settings.model.style != "chat" else "Write a Python function that adds two numbers."
     tracker.say(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-    tracker.say(f"export:   {azr} export {near(run)}")
+    tracker.say(f"export:   {azr} export {places.shown(run)}")
     tracker.say(
         f"use it:   {program('mlx_lm.generate')} --model {model} --adapter-path {newest} --prompt {shlex.quote(prompt)}"
     )
@@ -274,12 +274,7 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
 def program(name: str) -> str:
     """How to call a program of this environment from here: by its name where PATH finds it, else by its path."""
     mine = Path(sys.executable).parent / name
-    return name if shutil.which(name) == str(mine) else near(mine)
-
-
-def near(path: Path) -> str:
-    """A path as one would type it from here: relative where it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return name if shutil.which(name) == str(mine) else places.shown(mine)
 
 
 def _probe_line(label: str, score: Any) -> str:

@@ -54,3 +54,11 @@ def local(path: str | Path) -> Path | None:
     except AzrError:
         return None
     return inside if inside.exists() else None
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative when it lies below the working folder."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
