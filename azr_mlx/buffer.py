@@ -1,14 +1,15 @@
 """The memory of tasks: one ring for each kind, seeds that stay, no task twice.
 
-Departs from AZR in three ways: the oldest item leaves when a ring is full (the released code drops the newest, so its
-buffers freeze); seeds never leave; and a task that differs from a stored one only in layout or in names of variables
-is refused.
+Departs from AZR in four ways: the oldest item leaves when a ring is full (the released code drops the newest, so its
+buffers freeze); seeds never leave; a task that differs from a stored one only in layout or in names of variables is
+refused; and so, if asked for, is one more task about a program that the ring knows well.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,21 +39,30 @@ def seed_tasks(kinds: Iterable[Kind], pairs: int) -> list[Task]:
 def key(task: Task) -> str:
     """What makes a task that task: its kind, its normalised program and its inputs (sorted, spaces dropped)."""
     inputs = sorted("".join(case.input.split()) for case in task.cases)
-    return f"{task.kind}|{normalised_key(task.program) or task.program}|{'|'.join(inputs)}"
+    return f"{task.kind}|{program_key(task)}|{'|'.join(inputs)}"
+
+
+def program_key(task: Task) -> str:
+    """What makes its program that program: layout, comments and names of variables do not count."""
+    return normalised_key(task.program) or task.program
 
 
 class Buffer:
     """Tasks by kind, in the order in which they came.
 
-    `capacity` bounds each ring; `forbidden` holds keys that are never taken (held-out tasks).
+    `capacity` bounds each ring. `forbidden` holds keys of programs that are never taken (those of held-out tasks).
+    `per_program` bounds how many deduction tasks, and how many abduction tasks, may share a program (0: any number);
+    an induction task does not choose its program, it is lent one.
     """
 
-    def __init__(self, capacity: int, forbidden: Iterable[str] = ()) -> None:
+    def __init__(self, capacity: int, forbidden: Iterable[str] = (), per_program: int = 0) -> None:
         if capacity < 1:
             raise ValueError(f"a buffer needs room for at least one task, not {capacity}")
         self.capacity = capacity
         self.forbidden = frozenset(forbidden)
+        self.per_program = per_program
         self._rings: dict[Kind, dict[str, Task]] = {kind: {} for kind in Kind}  # key -> task, oldest first
+        self._uses: dict[Kind, Counter[str]] = {kind: Counter() for kind in Kind}  # program key -> tasks in the ring
 
     def __len__(self) -> int:
         return sum(len(ring) for ring in self._rings.values())
@@ -61,22 +71,25 @@ class Buffer:
         return list(self._rings[kind].values())
 
     def refusal(self, task: Task) -> str | None:
-        """Why `add` would refuse the task: "duplicate", "held out", or None."""
-        name = key(task)
-        if name in self.forbidden:
+        """Why `add` would refuse the task: "held out", "duplicate", "program known", or None."""
+        program = program_key(task)
+        if program in self.forbidden:
             return "held out"
-        return "duplicate" if name in self._rings[task.kind] else None
+        if key(task) in self._rings[task.kind]:
+            return "duplicate"
+        chosen = task.kind is not Kind.INDUCTION
+        return "program known" if chosen and 0 < self.per_program <= self._uses[task.kind][program] else None
 
     def add(self, task: Task) -> bool:
         """Take a task; False when it is refused. Past the capacity the oldest that is no seed leaves."""
-        name = key(task)
-        ring = self._rings[task.kind]
-        if name in ring or name in self.forbidden:
+        if self.refusal(task) is not None:
             return False
-        ring[name] = task
+        ring, uses = self._rings[task.kind], self._uses[task.kind]
+        ring[key(task)] = task
+        uses[program_key(task)] += 1
         if len(ring) > self.capacity:
             leaving = next((k for k, old in ring.items() if old.step >= 0), next(iter(ring)))
-            del ring[leaving]
+            uses[program_key(ring.pop(leaving))] -= 1
         return True
 
     def references(self, kind: Kind, count: int, rng: random.Random) -> list[Task]:
@@ -115,16 +128,17 @@ class Buffer:
 
     def restore(self, content: dict[Kind, dict[str, Task]]) -> None:
         self._rings = {kind: dict(ring) for kind, ring in content.items()}
+        self._uses = {kind: Counter(map(program_key, ring.values())) for kind, ring in self._rings.items()}
 
     def rows(self) -> list[dict[str, Any]]:
         return [to_row(task) for ring in self._rings.values() for task in ring.values()]
 
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
         """Replace the content by saved rows, in their order."""
-        self._rings = {kind: {} for kind in Kind}
-        for row in rows:
-            task = from_row(row)
-            self._rings[task.kind][key(task)] = task
+        content: dict[Kind, dict[str, Task]] = {kind: {} for kind in Kind}
+        for task in map(from_row, rows):
+            content[task.kind][key(task)] = task
+        self.restore(content)
 
 
 def to_row(task: Task) -> dict[str, Any]:

@@ -168,6 +168,7 @@ class Optim:
 @dataclass(frozen=True)
 class Buffer:
     capacity: int = dial(16384, "items of each kind; the oldest that is not a seed leaves first", low=1)
+    per_program: int = dial(0, "most deduction, and most abduction, tasks about one program; 0 is any number", low=0)
     seed_size: int = dial(64, "valid seed tasks to collect before the first step", low=1)
     seed_rounds: int = dial(40, "most rounds of proposing spent on seeds", low=0)
 

@@ -146,7 +146,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
         render=policy.render_chat,
     )  # fmt: skip
     tasks = probe.tasks_for(settings, policy.folder)
-    buffer = Buffer(settings.buffer.capacity, forbidden=probe.keys(tasks))
+    buffer = Buffer(settings.buffer.capacity, probe.programs(tasks), settings.buffer.per_program)
     solver = Solver(style, executor)
     game = trainer.Game(
         settings, policy, Proposer(style, executor, settings.tasks), solver, buffer, phase=tracker.phase

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from azr_mlx import places
-from azr_mlx.buffer import key, read_tasks
+from azr_mlx.buffer import program_key, read_tasks
 from azr_mlx.config import Config
 from azr_mlx.errors import AzrError
 from azr_mlx.trainer import PHASES, SpeakingPolicy
@@ -73,9 +73,9 @@ def tasks_for(config: Config, model_folder: Path | None) -> list[Task]:
     return chosen
 
 
-def keys(tasks: Sequence[Task]) -> set[str]:
-    """What the buffer must never take."""
-    return {key(task) for task in tasks}
+def programs(tasks: Sequence[Task]) -> set[str]:
+    """Keys of the programs that the buffer must never take, whatever their inputs."""
+    return {program_key(task) for task in tasks}
 
 
 def measure(policy: SpeakingPolicy, solver: Any, tasks: Sequence[Task], config: Config, phase: Any) -> Score:

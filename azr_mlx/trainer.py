@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Protocol
 
@@ -209,10 +209,12 @@ class Game:
                     reasons[verdict.why] = reasons.get(verdict.why, 0) + 1
                     continue
                 for kind in pairs if verdict.task.kind is not Kind.INDUCTION else [Kind.INDUCTION]:
-                    task = verdict.task
-                    twin = Task(kind, task.program, task.cases, task.message, -1)
-                    if len(self.buffer.tasks(kind)) < dials.seed_size and not self.buffer.add(twin):
-                        reasons["duplicate"] = reasons.get("duplicate", 0) + 1
+                    twin = replace(verdict.task, kind=kind, step=-1)
+                    if len(self.buffer.tasks(kind)) < dials.seed_size:
+                        why = self.buffer.refusal(twin)
+                        if why is not None:
+                            reasons[why] = reasons.get(why, 0) + 1
+                        self.buffer.add(twin)
         return reasons
 
 

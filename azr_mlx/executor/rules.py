@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import warnings
+from functools import lru_cache
 
 MAX_CHARS = 4000
 MAX_NODES = 20_000
@@ -168,6 +169,7 @@ def _bound(tree: ast.Module) -> set[str]:
     return bound
 
 
+@lru_cache(maxsize=2**14)  # a program is asked about again whenever a task about it comes or goes
 def normalised_key(source: str) -> str:
     """A hash that programs share when they differ only in layout, comments, docstrings and names of local variables.
 

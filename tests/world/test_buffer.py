@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from azr_mlx.buffer import Buffer, from_row, key, seed_tasks, to_row
+from azr_mlx.buffer import Buffer, from_row, key, program_key, seed_tasks, to_row
 from azr_mlx.executor.literals import parse_arguments, parse_value
 from azr_mlx.types import Case, Kind, Task
 
@@ -35,10 +35,48 @@ def test_the_same_program_with_another_input_is_another_task():
     assert key(one) != key(other)
 
 
-def test_held_out_tasks_are_never_taken():
-    buffer = Buffer(10, forbidden=[key(task(1))])
-    assert buffer.refusal(task(1)) == "held out"
-    assert not buffer.add(task(1))
+def test_held_out_programs_are_never_taken_whatever_their_input():
+    buffer = Buffer(10, forbidden=[program_key(task(1))])
+    other = Task(Kind.ABDUCTION, "def f(number):\n    return number+1", (Case("5", "6"),))
+    for one in (task(1), other):
+        assert buffer.refusal(one) == "held out"
+        assert not buffer.add(one)
+
+
+def about(number: int, value: int, kind: Kind = Kind.DEDUCTION, step: int = 0) -> Task:
+    """A task about the program `a + number`."""
+    return Task(kind, task(number).program, (Case(str(value), str(value + number)),), step=step)
+
+
+def test_a_program_that_has_its_share_of_tasks_is_known():
+    buffer = Buffer(10, per_program=2)
+    assert [buffer.add(about(1, value)) for value in (1, 2, 3)] == [True, True, False]
+    assert buffer.refusal(about(1, 3)) == "program known"
+    assert buffer.add(about(1, 3, Kind.ABDUCTION))  # each kind counts for itself
+    assert buffer.add(about(2, 3))
+
+
+def test_a_program_may_come_back_when_its_tasks_have_left():
+    buffer = Buffer(2, per_program=1)
+    assert buffer.add(about(1, 1))
+    assert not buffer.add(about(1, 2))
+    for number in (2, 3):
+        buffer.add(about(number, 1))
+    assert buffer.add(about(1, 2))
+
+
+def test_a_restored_buffer_knows_its_programs():
+    buffer, copy = Buffer(10, per_program=1), Buffer(10, per_program=1)
+    buffer.add(about(1, 1))
+    copy.load(buffer.rows())
+    assert copy.refusal(about(1, 2)) == "program known"
+
+
+def test_an_induction_task_does_not_answer_for_the_program_it_was_lent():
+    buffer = Buffer(10, per_program=1)
+    for values in ("12", "34"):
+        cases = tuple(Case(value, str(int(value) + 1)) for value in values)
+        assert buffer.add(Task(Kind.INDUCTION, task(1).program, cases, "add one"))
 
 
 def test_references_are_different_tasks_and_at_most_all_of_them():
