@@ -106,6 +106,7 @@ class Sampling:
     prompt_tokens: int = dial(3072, "longest prompt in tokens; a longer one is drawn again", low=1)
     max_rows: int = dial(64, "rows decoded together", low=1)
     kv_gb: float = dial(0.0, "memory for keys and values in GB; 0 leaves it to max_rows", low=0)
+    overlap: bool = dial(True, "attempt a fresh task while others are proposed; else when all are judged")
 
 
 @dataclass(frozen=True)

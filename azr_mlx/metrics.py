@@ -106,7 +106,7 @@ METRICS: tuple[Metric, ...] = (
 
 TIMINGS: tuple[Metric, ...] = (
     Metric(
-        "seconds/{phase}", "wall time of a phase: propose, solve, execute, update, probe", "end - begin", "s",
+        "seconds/{phase}", "wall time of a phase: write, execute (last verdicts), update, probe", "end - begin", "s",
         "down",
     ),
     Metric(

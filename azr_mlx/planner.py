@@ -361,15 +361,19 @@ def phases(settings: config.Config) -> tuple[Phase, ...]:
 
 
 def together(settings: config.Config) -> tuple[Phase, ...]:
-    """What else a run writes together: proposals that fill the buffer, all answers of a step, and the probe set."""
+    """What else a run writes together: proposals that fill the buffer, all of a step, and the probe set."""
     s, kinds = settings.sampling, len(settings.tasks.kinds)
     seeds = kinds * max(settings.batch.proposals, s.max_rows // (2 * kinds))
     found = [Phase("seed", seeds, 1, s.prompt_tokens, s.propose_tokens, False)]
-    # Attempts and drawn tasks may be answered side by side.
-    answers = [one for one in phases(settings) if one.name != "propose"]
-    if answers:
-        prompts, rows = sum(one.prompts for one in answers), sum(one.rows for one in answers)
-        found.append(Phase("answer", prompts, -(-rows // prompts), s.prompt_tokens, s.solve_tokens, False))
+    # Attempts and drawn tasks may be answered side by side, and with `overlap` beside proposals.
+    work = [one for one in phases(settings) if s.overlap or one.name != "propose"]
+    if work:
+        prompts, rows, tokens = (
+            sum(one.prompts for one in work),
+            sum(one.rows for one in work),
+            max(one.tokens for one in work),
+        )
+        found.append(Phase("write", prompts, -(-rows // prompts), s.prompt_tokens, tokens, False))
     folder = places.local(settings.model.id)
     if settings.evaluation.probe or (folder is not None and (folder / "probe.jsonl").is_file()):
         found.append(Phase("probe", s.max_rows, 1, s.prompt_tokens, s.solve_tokens, False))

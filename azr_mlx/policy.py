@@ -39,6 +39,62 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_c
 Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens written
 
 
+class Conversation:
+    """Completions under way, by `Policy.converse`. Iterate to write them; `ask` may add prompts meanwhile."""
+
+    def __init__(self, policy: Policy, decoder: sampler.Decoder, progress: Progress | None = None) -> None:
+        self._policy = policy
+        self._decoder = decoder
+        self._progress = progress
+        self._asked: list[tuple[types.Prompt, tuple[int, ...]]] = []  # by number, with its tokens
+        self._numbers: dict[int, int] = {}  # the name that keys a prompt's draws -> its number
+        self._rows = 0
+
+    def ask(
+        self,
+        prompts: Sequence[types.Prompt],
+        n: int | Sequence[int] = 1,
+        *,
+        max_tokens: int | Sequence[int],
+        names: Sequence[int] = (),
+    ) -> None:
+        """Add prompts with n completions of each (n, max_tokens: of all prompts, or one number each).
+
+        names: the numbers that key the prompts' draws, each once, where a prompt's number in the order of asking will
+        not do. Raises ValueError when lengths differ or a name comes twice.
+        """
+        limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
+        first = len(self._asked)
+        names = names or range(first, first + len(prompts))
+        for what, values in (("max_tokens", limits), ("n", counts), ("names", names)):
+            if len(values) != len(prompts):
+                raise ValueError(f"{len(prompts)} prompts but {len(values)} values of {what}")
+        if len({*self._numbers, *names}) != first + len(prompts):
+            raise ValueError("a name keys the draws of one prompt, and one of these comes twice")
+        requests = []
+        for prompt, name, limit, count in zip(prompts, names, limits, counts, strict=True):
+            tokens = tuple(self._policy.encode(prompt.text))
+            self._numbers[name] = len(self._asked)
+            self._asked.append((prompt, tokens))
+            requests += [sampler.Request(tokens, (name, j), limit) for j in range(count)]
+        self._rows += len(requests)
+        self._decoder.add(requests)
+
+    def __iter__(self) -> Iterator[tuple[int, int, types.Rollout]]:
+        """(number of the prompt, sample, rollout) as rows end, until nothing is left to write."""
+        ended = written = 0
+        while self._decoder.busy:
+            for row in self._decoder.step():
+                ended, written = ended + 1, written + len(row.tokens)
+                if self._progress is not None:
+                    self._progress(ended, self._rows, written)
+                number, sample = self._numbers[row.key[0]], row.key[1]
+                text = self._policy.decode(row.tokens[:-1] if row.stop is types.Stop.EOS else row.tokens)
+                completion = types.Completion(row.tokens, row.logprobs, text, row.stop)
+                yield number, sample, types.Rollout(*self._asked[number], completion)
+
+
 class Policy:
     """Model, adapters, tokenizer, optimizer. Build one with `Policy.load`."""
 
@@ -188,25 +244,23 @@ class Policy:
         written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index will
         not do: a part of the prompts then gives the same samples as all of them.
         """
-        limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
-        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
-        for name, values in (("max_tokens", limits), ("n", counts)):
-            if len(values) != len(prompts):
-                raise ValueError(f"{len(prompts)} prompts but {len(values)} values of {name}")
-        encoded = [tuple(self.encode(prompt.text)) for prompt in prompts]
-        names = names or range(len(prompts))
-        index = {name: i for i, name in enumerate(names)}
-        if len(index) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {len(index)} different names")
-        requests = [
-            sampler.Request(tokens, (name, j), limit)
-            for name, tokens, limit, count in zip(names, encoded, limits, counts, strict=True)
-            for j in range(count)
-        ]
+        talk = self.converse(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
+        talk.ask(prompts, n, max_tokens=max_tokens, names=names)
+        return iter(talk)
+
+    def converse(
+        self,
+        *,
+        seed: Sequence[int],
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Conversation:
+        """A conversation in which prompts may be asked while others are answered; its options are those of `sample`."""
         self.last_count = sampler.Count()
-        rows = sampler.generate(
+        decoder = sampler.Decoder(
             self._acting(),
-            requests,
             seed=seed,
             max_rows=self.sampling.max_rows,
             kv_bytes=int(self.sampling.kv_gb * device.GIGABYTE),
@@ -217,15 +271,7 @@ class Policy:
             count=self.last_count,
             prefixes=self._prefixes,
         )
-        written = 0
-        for number, row in enumerate(rows, start=1):
-            i, j = index[row.key[0]], row.key[1]
-            written += len(row.tokens)
-            if progress is not None:
-                progress(number, len(requests), written)
-            text = self.decode(row.tokens[:-1] if row.stop is types.Stop.EOS else row.tokens)
-            completion = types.Completion(row.tokens, row.logprobs, text, row.stop)
-            yield i, j, types.Rollout(prompts[i], encoded[i], completion)
+        return Conversation(self, decoder, progress)
 
     def sample_all(self, prompts: Sequence[types.Prompt], n: int = 1, **options: Any) -> list[list[types.Rollout]]:
         """What `sample` yields, in order: n rollouts of each prompt."""

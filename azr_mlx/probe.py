@@ -85,11 +85,12 @@ def measure(policy: SpeakingPolicy, solver: Any, tasks: Sequence[Task], config: 
     for temperature, n in ((0.0, 1), (1.0, config.evaluation.samples)):
         right = [0] * len(tasks)
         with phase("probe", len(tasks) * n) as progress:
-            rollouts = policy.sample(
-                prompts, n, seed=(config.seed, 0, PHASES.index("probe")), max_tokens=config.sampling.solve_tokens,
-                temperature=temperature, stop=solver.style.stop, progress=progress,
+            talk = policy.converse(
+                seed=(config.seed, 0, PHASES.index("probe")), temperature=temperature, stop=solver.style.stop,
+                progress=progress,
             )  # fmt: skip
-            pending = [(i, solver.judge(rollout)) for i, _, rollout in rollouts]
+            talk.ask(prompts, n, max_tokens=config.sampling.solve_tokens)
+            pending = [(i, solver.judge(rollout)) for i, _, rollout in talk]
         for i, verdict in pending:
             right[i] += verdict().correct
         rates[temperature] = [count / n for count in right]

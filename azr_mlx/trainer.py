@@ -7,6 +7,7 @@ never hold each other, and anything with the same verbs can take their place.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,25 +25,42 @@ from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task, Updat
 Judged = tuple[Rollout, Verdict]
 
 
+class Conversation(Protocol):
+    """Completions under way. Iterating yields (number of the prompt, sample, rollout) as they end; `ask` may add
+    prompts meanwhile. They are numbered in the order in which they were asked."""
+
+    def ask(
+        self, prompts: Sequence[Prompt], n: int | Sequence[int] = 1, *, max_tokens: int | Sequence[int]
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[int, int, Rollout]]: ...
+
+
 class SpeakingPolicy(Protocol):
     """What the loop needs of a policy: to write, to learn, to count tokens."""
 
-    def sample(
+    def converse(
         self,
-        prompts: Sequence[Prompt],
-        n: int | Sequence[int] = 1,
         *,
         seed: Sequence[int],
-        max_tokens: int | Sequence[int],
         temperature: float = 1.0,
         top_p: float = 1.0,
         stop: Sequence[str] = (),
         progress: Callable[[int, int, int], None] | None = None,
-    ) -> Iterator[tuple[int, int, Rollout]]: ...
+    ) -> Conversation: ...
 
     def update(self, rollouts: Sequence[Rollout], advantages: Sequence[float]) -> Update: ...
 
     def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A prompt and how many completions of it; `attempt` marks those that measure a fresh task."""
+
+    prompt: Prompt
+    count: int = 1
+    attempt: bool = False
 
 
 Progress = Callable[[int, int, int], None]  # rollouts finished, of how many, tokens written
@@ -74,20 +92,26 @@ class Game:
     def play(self, step: int) -> Step:
         """One step of self-play (AZR algorithm 1): propose, judge, remember, solve, reward, learn.
 
-        The attempts that measure fresh tasks and the solutions of drawn ones are written in one phase: both are answers
-        of the same policy, and the batch stays wide for longer.
+        All is written in one conversation: a task that Python has confirmed is attempted while others are proposed.
         """
         batch, reward = self.config.batch, self.config.reward
+        judged: list[Judged] = []
 
-        wishes = [prompt for kind in self.kinds for prompt in self.ask(kind, batch.proposals, step)]
-        proposed = self.write("propose", wishes, 1, step, lambda rollout: self.proposer.judge(rollout, step))
-        judged = [self.remember(rollout, verdict) for [(rollout, verdict)] in proposed]
-        fresh = [verdict.task for _, verdict in judged if verdict.task is not None]
+        def measure(rollout: Rollout, verdict: Verdict) -> list[Wish]:
+            """A proposal is judged: a real task joins the buffer, and attempts at it join the conversation."""
+            judged.append(self.remember(rollout, verdict))
+            task = judged[-1][1].task
+            return [Wish(self.solver.ask(task), batch.attempts, attempt=True)] if task is not None else []
 
-        drawn = [task for kind in self.kinds for task in self.draw(kind, step)]
-        counts = [batch.attempts] * len(fresh) + [batch.solve_group] * len(drawn)
-        answers = self.write("solve", map(self.solver.ask, fresh + drawn), counts, step, self.solver.judge)
-        tried, solved = answers[: len(fresh)], answers[len(fresh) :]
+        def solve() -> list[Wish]:
+            """All are judged: tasks old and new are drawn and solved."""
+            drawn = [task for kind in self.kinds for task in self.draw(kind, step)]
+            return [Wish(self.solver.ask(task), batch.solve_group) for task in drawn]
+
+        wishes = [Wish(prompt) for kind in self.kinds for prompt in self.ask(kind, batch.proposals, step)]
+        written = self.write("write", wishes, step, measure, solve)
+        tried = [group for wish, group in written if wish.attempt]
+        solved = [group for wish, group in written[len(wishes) :] if not wish.attempt]
 
         rates = iter([solve_rate(group) for group in tried])
         proposals = []
@@ -134,37 +158,59 @@ class Game:
     def write(
         self,
         name: str,
-        prompts: Iterable[Prompt],
-        n: int | Sequence[int],
+        wishes: Sequence[Wish],
         step: int,
-        judge: Callable[[Rollout], Pending],
-    ) -> list[list[Judged]]:
-        """n judged rollouts of each prompt (n: of all, or one number each).
+        follow: Callable[[Rollout, Verdict], Iterable[Wish]] = lambda rollout, verdict: (),
+        last: Callable[[], Iterable[Wish]] = tuple,
+    ) -> list[tuple[Wish, list[Judged]]]:
+        """Every wish with its judged rollouts, in the order in which they were asked.
 
-        A rollout is handed to its judge when it ends, while others are written.
+        A rollout is handed to its judge when it ends, while others are written. `follow` is told each judged proposal
+        and may wish for more, which joins the conversation; `last` may when the last proposal is judged.
         """
-        prompts, sampling = list(prompts), self.config.sampling
-        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
-        groups: list[list[tuple[Rollout, Pending] | None]] = [[None] * count for count in counts]
-        rows = sum(counts)
-        if not rows:
-            return [[] for _ in prompts]
-        limits = [sampling.propose_tokens if p.role is Role.PROPOSE else sampling.solve_tokens for p in prompts]
-        with self.phase(name, rows) as progress:
-            rollouts = self.policy.sample(
-                prompts,
-                counts,
-                seed=(self.config.seed, step + 1, PHASES.index(name)),
-                max_tokens=limits,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                stop=self.proposer.style.stop,
-                progress=progress,
-            )
-            for i, j, rollout in rollouts:
-                groups[i][j] = (rollout, judge(rollout))
-        with self.phase("execute", rows):
-            return [[(one[0], one[1]()) for one in group if one is not None] for group in groups]
+        sampling, asked = self.config.sampling, list[Wish]()
+        groups: list[list[tuple[Rollout, Pending] | None]] = []
+        due: deque[tuple[Rollout, Pending]] = deque()  # proposals whose verdict nobody has waited for
+        held: list[Wish] = []
+        proposals = len(wishes)
+
+        with self.phase(name, sum(wish.count for wish in wishes)) as progress:
+            talk = self.policy.converse(
+                seed=(self.config.seed, step + 1, PHASES.index(name)), temperature=sampling.temperature,
+                top_p=sampling.top_p, stop=self.proposer.style.stop, progress=progress,
+            )  # fmt: skip
+
+            def ask(more: Iterable[Wish]) -> None:
+                new = list(more)
+                asked.extend(new)
+                groups.extend([None] * wish.count for wish in new)
+                limits = [
+                    sampling.propose_tokens if wish.prompt.role is Role.PROPOSE else sampling.solve_tokens
+                    for wish in new
+                ]
+                talk.ask([wish.prompt for wish in new], [wish.count for wish in new], max_tokens=limits)
+
+            ask(wishes or last())
+            for i, j, rollout in talk:
+                proposal = rollout.prompt.role is Role.PROPOSE
+                judge = self.proposer.judge(rollout, step) if proposal else self.solver.judge(rollout)
+                groups[i][j] = (rollout, judge)
+                if not proposal:
+                    continue
+                due.append((rollout, judge))
+                proposals -= 1
+                # Waited for in an order and at moments that no clock decides, so that a run can be repeated.
+                while len(due) > (VERDICTS_UNDER_WAY if proposals else 0):
+                    one, pending = due.popleft()
+                    held.extend(follow(one, pending()))
+                    if sampling.overlap or not proposals:
+                        ask(held)
+                        held.clear()
+                if not proposals:
+                    ask(last())
+        with self.phase("execute", len(asked)):
+            judged = [[(one[0], one[1]()) for one in group if one is not None] for group in groups]
+        return list(zip(asked, judged, strict=True))
 
     def remember(self, rollout: Rollout, verdict: Verdict) -> Judged:
         """A valid task joins the buffer; one that is already there, or held out, is no new task."""
@@ -203,8 +249,8 @@ class Game:
                 break
             count = max(self.config.batch.proposals, self.config.sampling.max_rows // (2 * len(short)))
             step = -1 - dials.seed_rounds + round_
-            wishes = [prompt for kind in short for prompt in self.ask(kind, count, step, "seed")]
-            for [(_, verdict)] in self.write("seed", wishes, 1, step, self.proposer.judge):
+            wishes = [Wish(prompt) for kind in short for prompt in self.ask(kind, count, step, "seed")]
+            for _, [(_, verdict)] in self.write("seed", wishes, step):
                 if verdict.task is None:
                     reasons[verdict.why] = reasons.get(verdict.why, 0) + 1
                     continue
@@ -218,7 +264,10 @@ class Game:
         return reasons
 
 
-PHASES = ("seed", "propose", "solve", "probe")
+PHASES = ("seed", "write", "probe")  # their places key the draws
+
+# Proposals that may wait for their verdicts while later ones end: a verdict takes milliseconds, so it is there by then.
+VERDICTS_UNDER_WAY = 4
 
 
 def solve_rate(group: Sequence[Judged]) -> float | None:

@@ -30,7 +30,7 @@ from azr_mlx.report.story import Story
 from azr_mlx.report.svg import Chart, Series
 
 PAGE = Path(__file__).parent / "page"
-PHASES = ("propose", "solve", "execute", "update")
+PHASES = ("write", "execute", "update")
 Section = tuple[str, str, list[Chart]]  # title, what to look for, charts
 
 

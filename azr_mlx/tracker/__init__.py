@@ -29,8 +29,6 @@ from azr_mlx.types import Kind, Step
 
 SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
-SAMPLING = ("propose", "solve")  # the phases whose tokens and seconds make tokens_per_second
-
 
 class Interrupted(Exception):
     """The person asked the run to stop; raised at a safe place."""
@@ -92,7 +90,7 @@ class Tracker:
         timing: dict[str, Any] = {"step": step.number}
         timing |= {f"seconds/{name}": round(value, 4) for name, value in sorted(self.seconds.items())}
         timing["seconds/step"] = round(sum(s for name, s in self.seconds.items() if name != "probe"), 4)
-        sampling = sum(self.seconds[name] for name in SAMPLING)
+        sampling = self.seconds["write"]
         timing["tokens_per_second"] = round(self.sampled_tokens / sampling, 1) if sampling else 0.0
         timing |= {f"memory/{name}": size for name, size in memory.items()}
         with plain_errors(f"metrics of step {step.number}"):
@@ -172,7 +170,7 @@ class Tracker:
             if shown is not None:
                 shown.stop()
             self.seconds[name] += time.perf_counter() - began
-            if name in SAMPLING:
+            if name == "write":
                 self.sampled_tokens += written
 
     # Console ----------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from azr_mlx.types import Kind, Step
 WIDE = 120  # columns from which the task stands beside the facts
 RECENT = 5  # steps that a number in the panel is the mean of: single steps are noise
 BEAT = 0.5  # seconds between drawings
-ORDER = ("propose", "solve", "update")  # the phases of a step in their order; execute runs in between
+ORDER = ("write", "update")  # the phases of a step in their order; execute runs in between
 
 
 @dataclass(frozen=True)

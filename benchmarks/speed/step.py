@@ -129,28 +129,18 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
     solver, proposer = Solver(style, executor), Proposer(style, executor, settings.tasks)
     buffer = Buffer(settings.buffer.capacity)
 
-    @contextmanager
-    def phase(name: str, rows: int) -> Iterator[Any]:
-        with watch.part("waiting" if name == "execute" else "elsewhere"), tracker.phase(name, rows) as progress:
-            yield progress
-
-    game = trainer.Game(settings, policy, proposer, solver, buffer, phase=phase)
+    game = trainer.Game(settings, policy, proposer, solver, buffer, phase=tracker.phase)
     game.seed()
-    generate = sampler.generate
-
-    def stepwise(*args: Any, **words: Any) -> Iterator[Any]:
-        rows = generate(*args, **words)
-        while True:
-            with watch.part("model"):
-                row = next(rows, None)
-            if row is None:
-                return
-            yield row
-
-    sampler.generate = stepwise
+    decode = sampler.Decoder.step
+    sampler.Decoder.step = watch.timed("model", decode)  # type: ignore[method-assign]
     policy.update = watch.timed("model", policy.update)  # type: ignore[method-assign]
+
+    def judging(judge: Callable[..., Any]) -> Callable[..., Any]:
+        judge = watch.timed("judging", judge)
+        return lambda *args: watch.timed("waiting", judge(*args))
+
     for player in (proposer, solver):
-        object.__setattr__(player, "judge", watch.timed("judging", player.judge))
+        object.__setattr__(player, "judge", judging(player.judge))
     found = []
     for step in range(steps + 1):
         watch.seconds.clear()
@@ -166,7 +156,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         if step:
             hidden = 1 - min(busy, watch.seconds["waiting"]) / busy if busy else 1.0
             found.append({"all": everything, "busy": busy, "hidden": hidden, **watch.seconds})
-    sampler.generate = generate
+    sampler.Decoder.step = decode  # type: ignore[method-assign]
     tracker.close()
     return found
 

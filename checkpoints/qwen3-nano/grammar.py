@@ -3,17 +3,20 @@
 Programs take one or two arguments (integers, strings of capitals, lists of integers), combine one to four operations,
 and may hold a local variable, a conditional or a loop. From each program the generator makes examples in exactly the
 prompts that self-play uses (`azr_mlx.prompts`, style `compact`): deduction, abduction and induction to solve, and
-proposals to write. The examples may be imperfect (`slips`): a share of the *answers* is then wrong in the way people
-are wrong (off by one, a lost element, two elements swapped), because a corpus written by people is. Every proposal is
-valid and every program in it is real.
+proposals to write. The examples may be imperfect (`slips`): a share of the lessons is then by an author who misread one
+operation of the program (`max` for `min`, the wrong end of a list, one too many), because a corpus written by people
+holds their mistakes. Every proposal is valid and every program in it is real.
 
 One program in sixteen, chosen by a hash of its text, never appears: the held-out probe tasks are drawn from those.
 """
 
 from __future__ import annotations
 
+import ast
+import itertools
 import random
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -287,40 +290,57 @@ def message(rng: random.Random, program: Program) -> str:
     return " ".join(words) or "same"
 
 
-def mistake(rng: random.Random, text: str) -> str:
-    """A wrong value that looks like a slip: off by one, an element lost, doubled or swapped."""
-    value = eval(text)
-    if isinstance(value, tuple):
-        parts = list(value)
-        index = rng.randrange(len(parts))
-        parts[index] = eval(mistake(rng, repr(parts[index])))
-        return ", ".join(map(repr, parts))
-    if isinstance(value, int):
-        return str(value + rng.choice((-2, -1, 1, 2)) if rng.random() < 0.85 else -value or 1)
-    items = list(value)
-    slip = rng.choice(("lose", "double", "swap", "change")) if len(items) > 1 else "change"
-    if not items:
-        items = [rng.randint(0, 9)] if isinstance(value, list) else ["A"]
-    elif slip == "lose":
-        items.pop(rng.randrange(len(items)))
-    elif slip == "double":
-        items.insert(at := rng.randrange(len(items)), items[at])
-    elif slip == "swap":
-        at = rng.randrange(len(items) - 1)
-        items[at], items[at + 1] = items[at + 1], items[at]
-    else:
-        at = rng.randrange(len(items))
-        items[at] = items[at] + rng.choice((-1, 1)) if isinstance(items[at], int) else rng.choice("ABCDE")
-    return repr(items if isinstance(value, list) else "".join(map(str, items)))
+CONFUSED: dict[Any, Any] = {
+    "max": "min", "min": "max", "sum": "max", "sorted": "list",
+    ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Sub: ast.Add, ast.Mult: ast.Add,
+}  # fmt: skip
 
 
-def wrong_program(rng: random.Random, program: Program, cases: list[Case]) -> str:
-    """Another program of the grammar with the same arguments, as a careless solver would write."""
-    for _ in range(20):
-        other = Writer(rng).program()
-        if other.parameters == program.parameters and not held_out(other.source):
-            return other.source
-    return program.source.replace("+", "-", 1)
+def neighbours(node: ast.AST) -> Iterator[dict[str, Any]]:
+    """What a careless reader takes a node for: attributes to exchange."""
+    match node:
+        case ast.Slice(step=ast.AST()):
+            yield {"step": None}
+        case ast.Slice(lower=ast.Constant()):
+            yield {"lower": None, "upper": ast.UnaryOp(ast.USub(), ast.Constant(1))}
+        case ast.Slice(upper=ast.UnaryOp()):
+            yield {"lower": ast.Constant(1), "upper": None}
+        case ast.Call(func=ast.Name(id=name)) if name in CONFUSED:
+            yield {"func": ast.Name(CONFUSED[name])}
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            yield {"left": right, "right": left}
+            yield {"op": ast.Sub()}
+        case ast.BinOp(op=op) if type(op) in CONFUSED:
+            yield {"op": CONFUSED[type(op)]()}
+        case ast.Compare(ops=[op]):
+            yield {"ops": [CONFUSED[type(op)]()]}
+        case ast.Constant(value=int(value)):
+            yield {"value": value + 1}
+            yield {"value": max(0, value - 1)}
+
+
+def misread(rng: random.Random, program: Program, cases: list[Case]) -> tuple[str, list[Case]]:
+    """The program as a careless reader takes it, one operation exchanged for its neighbour, and what it then gives.
+
+    The exchange changes the output of some case. A program that leaves no such choice is read right.
+    """
+    sites = [
+        (place, number)
+        for place, node in enumerate(ast.walk(ast.parse(program.source)))
+        for number, _ in enumerate(neighbours(node))
+    ]
+    rng.shuffle(sites)
+    for place, number in sites:
+        tree = ast.parse(program.source)
+        node = next(itertools.islice(ast.walk(tree), place, None))
+        for name, value in next(itertools.islice(neighbours(node), number, None)).items():
+            setattr(node, name, value)
+        source = ast.unparse(tree)
+        outputs = [run(compile_program(source), case.input) for case in cases]
+        taken = [Case(case.input, output) for case, output in zip(cases, outputs, strict=True) if output is not None]
+        if len(taken) == len(cases) and taken != cases and not held_out(source):
+            return source, taken
+    return program.source, cases
 
 
 @dataclass(frozen=True)
@@ -336,15 +356,15 @@ class Example:
 
 
 def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, references: int, slips: float) -> Example:
-    """One lesson of a role and kind. A share `slips` of solver answers is wrong."""
+    """One lesson of a role and kind. A share `slips` of those to solve is by an author who misread the program."""
     if role is Role.SOLVE and kind is not Kind.INDUCTION:
         program, cases = draw(rng, 4)
+        if rng.random() < slips:
+            _, cases = misread(rng, program, cases)
         turns = []
         for case in cases:
             task = Task(kind, program.source, (case,))
             answer = case.output if kind is Kind.DEDUCTION else case.input
-            if rng.random() < slips:
-                answer = mistake(rng, answer)
             prompt = COMPACT.solve(task)
             text = prompt.text if not turns else prompt.text[prompt.text.index("```\n```") + 4 :]
             turns.append((text, COMPACT.reply(prompt, answer)))
@@ -352,7 +372,7 @@ def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, reference
     program, cases = draw(rng, pairs)
     task = Task(Kind.INDUCTION, program.source, tuple(cases), message(rng, program))
     if role is Role.SOLVE:
-        answer = wrong_program(rng, program, cases) if rng.random() < slips else program.source
+        answer = misread(rng, program, cases)[0] if rng.random() < slips else program.source
         prompt = COMPACT.solve(task)
         return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, answer)),))
     if kind is Kind.INDUCTION:

@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
     parser.add_argument("--lr", type=float, default=0.003, help="of the matrices (muon) or of everything (adamw)")
-    parser.add_argument("--slips", type=float, default=0.0, help="share of wrong answers in the lessons")
+    parser.add_argument("--slips", type=float, default=0.0, help="share of lessons whose author misread the program")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
     parser.add_argument("--init", type=Path, help="folder of a finished model whose weights to go on from")

@@ -66,6 +66,32 @@ def test_progress_counts_rows_and_tokens(load):
     assert told[-1][2] == sum(len(r.completion.tokens) for group in rows for r in group)
 
 
+def test_prompts_that_join_a_conversation_are_answered_as_if_asked_at_once(load):
+    policy = load()
+    at_once = policy.sample_all(PROMPTS, 2, seed=(4,), max_tokens=8)
+    talk = policy.converse(seed=(4,))
+    talk.ask(PROMPTS[:1], 2, max_tokens=8)
+    joined = {}
+    for number, sample, rollout in talk:
+        if not joined:
+            talk.ask(PROMPTS[1:], 2, max_tokens=8)
+        joined[number, sample] = rollout
+    assert {(i, j): tokens(joined[i, j]) for i, j in joined} == {
+        (i, j): tokens(rollout) for i, group in enumerate(at_once) for j, rollout in enumerate(group)
+    }
+
+
+def tokens(rollout: types.Rollout) -> tuple[int, ...]:
+    return rollout.completion.tokens
+
+
+def test_two_prompts_of_one_conversation_never_share_their_draws(load):
+    talk = load().converse(seed=(4,))
+    talk.ask(PROMPTS[:1], max_tokens=2, names=[7])
+    with pytest.raises(ValueError, match="twice"):
+        talk.ask(PROMPTS[1:2], max_tokens=2, names=[7])
+
+
 @pytest.mark.parametrize("family", ["qwen3", "qwen2", "qwen3-untied", "llama"])
 def test_sampler_and_trainer_agree_on_logprobs_also_after_learning(load, family):
     policy = load(family)

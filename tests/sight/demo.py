@@ -26,7 +26,7 @@ tracker.rewind(0)
 tracker.say("run demo   model none   cpu")
 rng, known = random.Random(0), set[str]()
 for number in range(given.steps):
-    for name in ("propose", "solve", "execute", "update"):
+    for name in ("write", "execute", "update"):
         with tracker.phase(name, 20) as progress:
             for done in range(1, 21):
                 time.sleep(given.pause)

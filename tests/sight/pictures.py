@@ -34,7 +34,7 @@ def view_of(run: Path) -> View:
     view = View(story.name, story.kinds, story.settings.steps, done=len(story.rows) - 1, minutes=story.settings.minutes)
     view.rows, view.star, view.alarms = story.rows, star, metrics.alarms(story.rows)
     view.spent = min(story.seconds, 60 * view.minutes or story.seconds)
-    view.phase, view.finished, view.total, view.phase_began = "solve", 104, 304, view.began
+    view.phase, view.finished, view.total, view.phase_began = "write", 104, 304, view.began
     return view
 
 

@@ -94,7 +94,7 @@ def probe_scores(number: int, steps: int) -> dict[str, float]:
 
 
 def timing(number: int, rng: random.Random) -> dict[str, Any]:
-    seconds = {"propose": 0.9, "solve": 2.5, "execute": 0.1, "update": 1.6}
+    seconds = {"write": 3.4, "execute": 0.1, "update": 1.6}
     row: dict[str, Any] = {"step": number}
     row |= {f"seconds/{name}": round(value * rng.uniform(0.8, 1.3), 4) for name, value in seconds.items()}
     row["seconds/step"] = round(sum(v for k, v in row.items() if k != "step"), 4)

@@ -32,7 +32,7 @@ def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
     rng, known = random.Random(0), set[str]()
     tracker.rewind(0)
     for number in range(steps):
-        for name in ("propose", "solve", "execute", "update"):
+        for name in ("write", "execute", "update"):
             with tracker.phase(name, 4) as progress:
                 progress(4, 4, 0)
         step = make_step(number, steps, rng, tracker.config, hostile)
@@ -147,7 +147,7 @@ def test_a_dumb_terminal_gets_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_failure_in_a_phase_passes_through_and_the_panel_can_still_be_closed(tmp_path: Path) -> None:
     tracker = Tracker(tmp_path, settings(), console=screen(80, terminal=True))
-    with pytest.raises(Interrupted), tracker.phase("solve", 3):
+    with pytest.raises(Interrupted), tracker.phase("write", 3):
         raise Interrupted
     tracker.close()
 

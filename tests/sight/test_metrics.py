@@ -34,7 +34,7 @@ def test_a_name_finds_its_own_metric() -> None:
     assert metrics.find("solve/mean").meaning == "solve rate over the kinds"  # type: ignore[union-attr]
     assert metrics.find("solve/deduction").name == "solve/{kind}"  # type: ignore[union-attr]
     assert metrics.find("seconds/step").name == "seconds/step"  # type: ignore[union-attr]
-    assert metrics.find("seconds/propose").name == "seconds/{phase}"  # type: ignore[union-attr]
+    assert metrics.find("seconds/write").name == "seconds/{phase}"  # type: ignore[union-attr]
     assert metrics.find("solve/reduction") is None
 
 

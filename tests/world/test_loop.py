@@ -13,7 +13,7 @@ from azr_mlx.prompts import Compact
 from azr_mlx.proposer import Proposer
 from azr_mlx.solver import Solver
 from azr_mlx.trainer import Game
-from azr_mlx.types import Completion, Kind, Role, Rollout, Stop, Update
+from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop, Update
 
 STYLE = Compact()
 SMALL = replace(
@@ -25,6 +25,27 @@ SMALL = replace(
 )
 
 
+class Talk:
+    """Whoever asked last is answered first, so that rows end in an order of their own."""
+
+    def __init__(self, policy: Paper) -> None:
+        self.policy = policy
+        self.asked = 0
+        self.open: list[tuple[int, int, Prompt]] = []
+
+    def ask(self, prompts, n=1, *, max_tokens):
+        counts = [n] * len(prompts) if isinstance(n, int) else n
+        for prompt, count, _ in zip(prompts, counts, max_tokens, strict=True):
+            self.open += [(self.asked, j, prompt) for j in reversed(range(count))]
+            self.asked += 1
+
+    def __iter__(self):
+        while self.open:
+            i, j, prompt = self.open.pop()
+            self.policy.told.append(prompt)
+            yield i, j, self.policy.write(prompt, j)
+
+
 class Paper:
     """Proposes `f(a) = a + n` with a new n each time; solves right on every `hit`-th sample."""
 
@@ -33,15 +54,14 @@ class Paper:
         self.proposed = 0
         self.taught: list[tuple[Rollout, float]] = []
         self.seeds: list[tuple[int, ...]] = []
+        self.told: list[Prompt] = []  # what was answered, in order
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def sample(self, prompts, n=1, *, seed, max_tokens, **options):
+    def converse(self, *, seed, **options):
         self.seeds.append(tuple(seed))
-        for i in reversed(range(len(prompts))):  # rows end in any order
-            for j in range(n if isinstance(n, int) else n[i]):
-                yield i, j, self.write(prompts[i], j)
+        return Talk(self)
 
     def write(self, prompt, j):
         text = self.propose(prompt) if prompt.role is Role.PROPOSE else self.solve(prompt, j)
@@ -147,7 +167,7 @@ def test_every_phase_of_every_step_draws_from_its_own_key(executor):
     policy.seeds.clear()
     made.play(0)
     made.play(1)
-    assert len(set(policy.seeds)) == len(policy.seeds) == 4
+    assert len(set(policy.seeds)) == len(policy.seeds) == 2
 
 
 def test_one_kind_can_be_played_alone(executor):
@@ -160,3 +180,34 @@ def test_a_play_can_be_repeated_to_the_letter(executor):
     plays = [game(executor, Paper()).play(0) for _ in range(2)]
     assert plays[0].advantages == plays[1].advantages
     assert [one.rollout for one in plays[0].solutions] == [one.rollout for one in plays[1].solutions]
+
+
+def roles(executor, overlap: bool) -> list[Role]:
+    """Who speaks in a step of twelve proposals, in order."""
+    settings = replace(
+        SMALL, batch=replace(SMALL.batch, proposals=4), sampling=replace(SMALL.sampling, overlap=overlap)
+    )
+    policy = Paper()
+    made = game(executor, policy, settings)
+    policy.told.clear()
+    made.play(0)
+    return [prompt.role for prompt in policy.told]
+
+
+def test_a_confirmed_task_is_attempted_while_others_are_proposed(executor):
+    order = roles(executor, overlap=True)
+    assert order.index(Role.SOLVE) < len(order) - 1 - order[::-1].index(Role.PROPOSE)
+
+
+def test_without_overlap_attempts_wait_for_the_last_proposal(executor):
+    assert roles(executor, overlap=False)[:12] == [Role.PROPOSE] * 12
+
+
+def test_overlap_changes_the_order_of_a_step_and_nothing_that_is_learned(executor):
+    learned = []
+    for overlap in (True, False):
+        settings = replace(SMALL, sampling=replace(SMALL.sampling, overlap=overlap))
+        policy = Paper()
+        step = game(executor, policy, settings).play(0)
+        learned.append([(one.kind, one.role, one.reward) for one in step.trained])
+    assert sorted(learned[0]) == sorted(learned[1])
