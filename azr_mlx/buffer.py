@@ -1,17 +1,20 @@
 """The memory of tasks: one ring for each kind, seeds that stay, no task twice.
 
-Departs from AZR in four ways: the oldest item leaves when a ring is full (the released code drops the newest, so its
+Departs from AZR in five ways: the oldest item leaves when a ring is full (the released code drops the newest, so its
 buffers freeze); seeds never leave; a task that differs from a stored one only in layout or in names of variables is
-refused; and so, if asked for, is one more task about a program that the ring knows well.
+refused; so, if asked for, is one more task about a program that the ring knows well; and, if asked for, tasks that are
+solved sometimes and not always are drawn more often.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ SEED_INPUTS = (
     "[3, 1, 2]", "True", "''", "-7", "[[1], [2, 3]]", "{4, 5}", "0.25", "('a', 'b')", "[]", "2 ** 10",
 )  # fmt: skip
 SEED_MESSAGE = "Return what you are given."
+# Weight of every task in a draw that prefers learnable ones: what was too hard or too easy is looked at again.
+EVERY_TASK = 0.02
 
 
 def seed_tasks(kinds: Iterable[Kind], pairs: int) -> list[Task]:
@@ -47,6 +52,14 @@ def program_key(task: Task) -> str:
     return normalised_key(task.program) or task.program
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a buffer holds: tasks by kind and key, oldest first, and the latest solve rate of those that were solved."""
+
+    rings: dict[Kind, dict[str, Task]]
+    solved: dict[str, float]
+
+
 class Buffer:
     """Tasks by kind, in the order in which they came.
 
@@ -63,6 +76,7 @@ class Buffer:
         self.per_program = per_program
         self._rings: dict[Kind, dict[str, Task]] = {kind: {} for kind in Kind}  # key -> task, oldest first
         self._uses: dict[Kind, Counter[str]] = {kind: Counter() for kind in Kind}  # program key -> tasks in the ring
+        self._solved: dict[str, float] = {}  # key -> share of its latest solutions that were right
 
     def __len__(self) -> int:
         return sum(len(ring) for ring in self._rings.values())
@@ -90,6 +104,7 @@ class Buffer:
         if len(ring) > self.capacity:
             leaving = next((k for k, old in ring.items() if old.step >= 0), next(iter(ring)))
             uses[program_key(ring.pop(leaving))] -= 1
+            self._solved.pop(leaving, None)
         return True
 
     def references(self, kind: Kind, count: int, rng: random.Random) -> list[Task]:
@@ -104,40 +119,77 @@ class Buffer:
             raise ValueError("an empty buffer has no program to lend")
         return rng.choice(lenders)
 
-    def draw(self, kind: Kind, count: int, step: int, rng: random.Random, fresh_share: float = 1.0) -> list[Task]:
-        """`count` tasks to solve: those of `step` first, then uniformly from the whole ring, without replacement.
+    def draw(
+        self,
+        kind: Kind,
+        count: int,
+        step: int,
+        rng: random.Random,
+        fresh_share: float = 1.0,
+        learnable: bool = False,
+    ) -> list[Task]:
+        """`count` tasks to solve: those of `step` first, then older ones, without replacement.
 
-        At most `fresh_share` of the count comes from the step (AZR's "max_new" has 1). A ring with too few tasks is
-        drawn from again until the count is met; an empty one gives none.
+        At most `fresh_share` of the count comes from the step (AZR's "max_new" has 1). Older ones are drawn uniformly,
+        or with `learnable` by what `note` was last told of them. A ring with too few tasks is drawn from again until
+        the count is met; an empty one gives none.
         """
         ring = self.tasks(kind)
         if not ring:
             return []
         recent = [task for task in ring if task.step == step]
         drawn = rng.sample(recent, min(len(recent), int(fresh_share * count)))
-        taken = set(map(id, drawn))
-        rest = [task for task in ring if id(task) not in taken]
+        old = [task for task in ring if task.step != step] or ring
         while len(drawn) < count:
-            drawn += rng.sample(rest, min(len(rest), count - len(drawn)))
-            rest = ring
+            number = min(len(old), count - len(drawn))
+            drawn += self._likely(old, number, rng) if learnable else rng.sample(old, number)
         return drawn
 
-    def snapshot(self) -> dict[Kind, dict[str, Task]]:
-        """The content as it is now, for `restore`."""
-        return {kind: dict(ring) for kind, ring in self._rings.items()}
+    def note(self, task: Task, solve_rate: float) -> None:
+        """Remember which share of its latest solutions was right."""
+        if key(task) in self._rings[task.kind]:
+            self._solved[key(task)] = solve_rate
 
-    def restore(self, content: dict[Kind, dict[str, Task]]) -> None:
-        self._rings = {kind: dict(ring) for kind, ring in content.items()}
+    def _likely(self, tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
+        """`count` of the tasks without replacement, with weights r(1 - r) + EVERY_TASK of their latest solve rates r.
+
+        One that was never solved counts as half solved. The `count` largest of u^(1/w) with uniform u are such a draw
+        (Efraimidis and Spirakis 2006).
+        """
+
+        def place(task: Task) -> float:
+            rate = self._solved.get(key(task), 0.5)
+            return math.pow(rng.random(), 1.0 / (rate * (1.0 - rate) + EVERY_TASK))
+
+        # A draw's randomness is spent in the order of the tasks, so the places are computed before they are compared.
+        places = [place(task) for task in tasks]
+        return [tasks[i] for i in heapq.nlargest(count, range(len(tasks)), key=places.__getitem__)]
+
+    def snapshot(self) -> Snapshot:
+        """The content as it is now, for `restore`."""
+        return Snapshot({kind: dict(ring) for kind, ring in self._rings.items()}, dict(self._solved))
+
+    def restore(self, content: Snapshot) -> None:
+        self._rings = {kind: dict(ring) for kind, ring in content.rings.items()}
+        self._solved = dict(content.solved)
         self._uses = {kind: Counter(map(program_key, ring.values())) for kind, ring in self._rings.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        return [to_row(task) for ring in self._rings.values() for task in ring.values()]
+        """Every task with its latest solve rate, as plain data for JSON."""
+        return [
+            to_row(task) | ({"solved": self._solved[name]} if name in self._solved else {})
+            for ring in self._rings.values()
+            for name, task in ring.items()
+        ]
 
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
         """Replace the content by saved rows, in their order."""
-        content: dict[Kind, dict[str, Task]] = {kind: {} for kind in Kind}
-        for task in map(from_row, rows):
-            content[task.kind][key(task)] = task
+        content = Snapshot({kind: {} for kind in Kind}, {})
+        for row in rows:
+            task = from_row(row)
+            content.rings[task.kind][key(task)] = task
+            if "solved" in row:
+                content.solved[key(task)] = float(row["solved"])
         self.restore(content)
 
 

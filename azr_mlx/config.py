@@ -92,6 +92,11 @@ class Batch:
     attempts: int = dial(8, "n: solver rollouts that measure each fresh task", low=1)
     solves: int = dial(8, "solver tasks of each kind a step, drawn from the buffer", low=0)
     solve_group: int = dial(1, "solver rollouts of each drawn task", low=1)
+    draw: str = dial(
+        "uniform",
+        "older tasks are drawn uniformly, or those first that are solved sometimes and not always",
+        choices=("uniform", "learnable"),
+    )
     fresh_share: float = dial(1.0, "largest share of drawn tasks that may come from the latest step", low=0, high=1)
     train_attempts: bool = dial(True, "train on the attempts too, with a per-problem baseline")
     train_proposer: bool = dial(True, "train on the proposals")

@@ -69,13 +69,14 @@ class Compact:
         case = task.cases[0]
         given, asked = ("input", "output") if task.kind is Kind.DEDUCTION else ("output", "input")
         text = f"{task.kind}\n" + block("python", task.program) + block(given, getattr(case, given))
-        return self._prompt(Role.SOLVE, task.kind, text, asked, task)
+        # A deduction is not opened: the solver may work it out before its answer.
+        return self._prompt(Role.SOLVE, task.kind, text, "" if task.kind is Kind.DEDUCTION else asked, task)
 
     @staticmethod
     def _prompt(
         role: Role, kind: Kind, text: str, opening: str, task: Task | None, references: tuple[Task, ...] = ()
     ) -> Prompt:
-        opening = f"```{opening}\n"
+        opening = f"```{opening}\n" if opening else ""
         return Prompt(role, kind, text + opening, opening, task, references)
 
     @staticmethod
@@ -84,8 +85,9 @@ class Compact:
 
         `texts` are the contents of the blocks in order: the answer; or program and input; or message and inputs.
         """
+        first = "" if prompt.opening else "```output\n"
         rest = "".join(block("input", text) for text in texts[1:])
-        return f"{texts[0]}\n```\n{rest}"
+        return f"{first}{texts[0]}\n```\n{rest}"
 
 
 # ------------------------------------------------------------------------------------------------------ the letters

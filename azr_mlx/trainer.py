@@ -113,6 +113,8 @@ class Game:
         tried = [group for wish, group in written if wish.attempt]
         solved = [group for wish, group in written[len(wishes) :] if not wish.attempt]
 
+        self.note([*tried, *solved])
+
         rates = iter([solve_rate(group) for group in tried])
         proposals = []
         for rollout, verdict in judged:
@@ -147,7 +149,7 @@ class Game:
         """Old and new tasks to solve, whose prompts fit."""
         rng = random.Random(f"{self.config.seed}/{step}/solve/{kind}")
         batch = self.config.batch
-        tasks = self.buffer.draw(kind, batch.solves, step, rng, batch.fresh_share)
+        tasks = self.buffer.draw(kind, batch.solves, step, rng, batch.fresh_share, batch.draw == "learnable")
         return [task for task in tasks if self.fits(self.solver.ask(task))]
 
     def fits(self, prompt: Prompt) -> bool:
@@ -223,6 +225,13 @@ class Game:
             return rollout, Verdict(False, False, "prompt too long")
         self.buffer.add(verdict.task)
         return rollout, verdict
+
+    def note(self, groups: Iterable[Sequence[Judged]]) -> None:
+        """The buffer learns how often each task was solved."""
+        for group in groups:
+            rate, task = solve_rate(group), group[0][0].prompt.task
+            if rate is not None and task is not None:
+                self.buffer.note(task, rate)
 
     def score(self, judged: Judged, attempt: bool = False) -> Scored:
         rollout, verdict = judged

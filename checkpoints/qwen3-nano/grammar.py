@@ -3,9 +3,8 @@
 Programs take one or two arguments (integers, strings of capitals, lists of integers), combine one to four operations,
 and may hold a local variable, a conditional or a loop. From each program the generator makes examples in exactly the
 prompts that self-play uses (`azr_mlx.prompts`, style `compact`): deduction, abduction and induction to solve, and
-proposals to write. The examples may be imperfect (`slips`): a share of the lessons is then by an author who misread one
-operation of the program (`max` for `min`, the wrong end of a list, one too many), because a corpus written by people
-holds their mistakes. Every proposal is valid and every program in it is real.
+proposals to write. Most deductions are answered at once, some (`worked`) are worked out first, one operation a line: as
+in a corpus written by people, who seldom show their work. Self-play may find out which is the better habit.
 
 One program in sixteen, chosen by a hash of its text, never appears: the held-out probe tasks are drawn from those.
 """
@@ -13,10 +12,8 @@ One program in sixteen, chosen by a hash of its text, never appears: the held-ou
 from __future__ import annotations
 
 import ast
-import itertools
 import random
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,57 +287,78 @@ def message(rng: random.Random, program: Program) -> str:
     return " ".join(words) or "same"
 
 
-CONFUSED: dict[Any, Any] = {
-    "max": "min", "min": "max", "sum": "max", "sorted": "list",
-    ast.Gt: ast.Lt, ast.Lt: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Sub: ast.Add, ast.Mult: ast.Add,
-}  # fmt: skip
+def work_out(source: str, arguments: str) -> str:
+    """The steps of `f(arguments)`, a line each: one operation on values, and what it gives.
 
-
-def neighbours(node: ast.AST) -> Iterator[dict[str, Any]]:
-    """What a careless reader takes a node for: attributes to exchange."""
-    match node:
-        case ast.Slice(step=ast.AST()):
-            yield {"step": None}
-        case ast.Slice(lower=ast.Constant()):
-            yield {"lower": None, "upper": ast.UnaryOp(ast.USub(), ast.Constant(1))}
-        case ast.Slice(upper=ast.UnaryOp()):
-            yield {"lower": ast.Constant(1), "upper": None}
-        case ast.Call(func=ast.Name(id=name)) if name in CONFUSED:
-            yield {"func": ast.Name(CONFUSED[name])}
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            yield {"left": right, "right": left}
-            yield {"op": ast.Sub()}
-        case ast.BinOp(op=op) if type(op) in CONFUSED:
-            yield {"op": CONFUSED[type(op)]()}
-        case ast.Compare(ops=[op]):
-            yield {"ops": [CONFUSED[type(op)]()]}
-        case ast.Constant(value=int(value)):
-            yield {"value": value + 1}
-            yield {"value": max(0, value - 1)}
-
-
-def misread(rng: random.Random, program: Program, cases: list[Case]) -> tuple[str, list[Case]]:
-    """The program as a careless reader takes it, one operation exchanged for its neighbour, and what it then gives.
-
-    The exchange changes the output of some case. A program that leaves no such choice is read right.
+        def f(x):
+            return [4] + x[1:]        # f([3, 6, 8])
+    gives
+        [3, 6, 8][1:] = [6, 8]
+        [4] + [6, 8] = [4, 6, 8]
     """
-    sites = [
-        (place, number)
-        for place, node in enumerate(ast.walk(ast.parse(program.source)))
-        for number, _ in enumerate(neighbours(node))
-    ]
-    rng.shuffle(sites)
-    for place, number in sites:
-        tree = ast.parse(program.source)
-        node = next(itertools.islice(ast.walk(tree), place, None))
-        for name, value in next(itertools.islice(neighbours(node), number, None)).items():
-            setattr(node, name, value)
-        source = ast.unparse(tree)
-        outputs = [run(compile_program(source), case.input) for case in cases]
-        taken = [Case(case.input, output) for case, output in zip(cases, outputs, strict=True) if output is not None]
-        if len(taken) == len(cases) and taken != cases and not held_out(source):
-            return source, taken
-    return program.source, cases
+    (function,) = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef)
+    names = [argument.arg for argument in function.args.args]
+    reader = Reader(dict(zip(names, eval(f"({arguments},)"), strict=True)))
+    reader.follow(function.body)
+    return "".join(f"{line}\n" for line in reader.lines)
+
+
+class Reader:
+    """Runs a program of the grammar on paper: `lines` are the operations in the order in which Python does them."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+        self.lines: list[str] = []
+
+    def follow(self, body: list[ast.stmt]) -> bool:
+        """Go through statements; whether they returned."""
+        for statement in body:
+            match statement:
+                case ast.Return(value=ast.expr() as result):
+                    self.value(result)
+                    return True
+                case ast.Assign(targets=[ast.Name(id=name)], value=result):
+                    self.names[name] = self.value(result)
+                case ast.If(test=test, body=branch):
+                    if self.value(test) and self.follow(branch):
+                        return True
+                case ast.For(target=ast.Name(id=name), iter=series, body=branch):
+                    for item in self.value(series):
+                        self.names[name] = item
+                        self.follow(branch)
+        return False
+
+    def value(self, node: ast.expr) -> Any:
+        """The value of an expression; an operation leaves a line."""
+        match node:
+            case ast.Constant(value=known):
+                return known
+            case ast.Name(id=name):
+                return self.names[name]
+            case ast.List(elts=items):
+                return [self.value(item) for item in items]
+            case ast.BinOp(left=left, op=op, right=right):
+                return self.line(ast.BinOp(self.known(left), op, self.known(right)))
+            case ast.Compare(left=left, ops=ops, comparators=[right]):
+                return self.line(ast.Compare(self.known(left), ops, [self.known(right)]))
+            case ast.Call(func=function, args=arguments):
+                return self.line(ast.Call(function, [self.known(argument) for argument in arguments], []))
+            case ast.Subscript(value=series, slice=place):
+                return self.line(ast.Subscript(self.known(series), place))
+            case ast.ListComp(elt=item, generators=[loop]):
+                known = ast.comprehension(loop.target, self.known(loop.iter), loop.ifs, 0)
+                return self.line(ast.ListComp(item, [known]))
+        raise TypeError(f"{ast.dump(node)} is not of the grammar")
+
+    def known(self, node: ast.expr) -> ast.expr:
+        return ast.parse(repr(self.value(node)), mode="eval").body
+
+    def line(self, operation: ast.expr) -> Any:
+        text = ast.unparse(operation)
+        result = eval(text)
+        self.lines.append(f"{text} = {result!r}")
+        return result
 
 
 @dataclass(frozen=True)
@@ -355,26 +373,24 @@ class Example:
     turns: tuple[tuple[str, str], ...]
 
 
-def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, references: int, slips: float) -> Example:
-    """One lesson of a role and kind. A share `slips` of those to solve is by an author who misread the program."""
+def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, references: int, worked: float) -> Example:
+    """One lesson of a role and kind. A share `worked` of deduction answers is worked out before it is given."""
     if role is Role.SOLVE and kind is not Kind.INDUCTION:
         program, cases = draw(rng, 4)
-        if rng.random() < slips:
-            _, cases = misread(rng, program, cases)
+        steps = kind is Kind.DEDUCTION and rng.random() < worked
         turns = []
-        for case in cases:
+        for case in cases[: 2 if steps else 4]:
             task = Task(kind, program.source, (case,))
             answer = case.output if kind is Kind.DEDUCTION else case.input
             prompt = COMPACT.solve(task)
             text = prompt.text if not turns else prompt.text[prompt.text.index("```\n```") + 4 :]
-            turns.append((text, COMPACT.reply(prompt, answer)))
+            turns.append((text, (work_out(program.source, case.input) if steps else "") + COMPACT.reply(prompt, answer)))
         return Example(role, kind, tuple(turns))
     program, cases = draw(rng, pairs)
     task = Task(Kind.INDUCTION, program.source, tuple(cases), message(rng, program))
     if role is Role.SOLVE:
-        answer = misread(rng, program, cases)[0] if rng.random() < slips else program.source
         prompt = COMPACT.solve(task)
-        return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, answer)),))
+        return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, program.source)),))
     if kind is Kind.INDUCTION:
         prompt = COMPACT.propose_induction(task, pairs)
         return Example(
@@ -392,7 +408,7 @@ def tokenizer_text(rng: random.Random, count: int) -> list[str]:
     """Texts to train the tokenizer on: every role and kind."""
     plan = [(role, kind) for role in Role for kind in Kind]
     return [
-        "".join(read + written for read, written in example(rng, *plan[i % 6], pairs=6, references=2, slips=0).turns)
+        "".join(read + written for read, written in example(rng, *plan[i % 6], pairs=6, references=2, worked=0).turns)
         for i in range(count)
     ]
 

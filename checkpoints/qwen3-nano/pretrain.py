@@ -132,12 +132,12 @@ def start_worker(path: str) -> None:
 
 def pool_of_batches(job: tuple[int, int, float, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Sixteen batches of about `batch_tokens` tokens: lessons of like length together, batches in random order."""
-    seed, index, slips, batch_tokens = job
+    seed, index, worked, batch_tokens = job
     rng = random.Random(f"{seed}/{index}")
     lessons: list[tuple[list[int], list[int], list[float]]] = []
     while sum(len(lesson[0]) for lesson in lessons) < 16 * batch_tokens:
         role, kind, _, weight = rng.choices(MIX, [row[2] for row in MIX])[0]
-        lesson = grammar.example(rng, role, kind, pairs=PAIRS, references=REFERENCES, slips=slips)
+        lesson = grammar.example(rng, role, kind, pairs=PAIRS, references=REFERENCES, worked=worked)
         encoded = encode(_tokenizer, lesson, weight)
         if len(encoded[0]) <= LONGEST:
             lessons.append(encoded)
@@ -167,7 +167,7 @@ def pad(rows: list[tuple[list[int], list[int], list[float]]]) -> tuple[np.ndarra
 
 
 def all_batches(
-    tokenizer_file: Path, seed: int, start: tuple[int, int], slips: float, batch_tokens: int
+    tokenizer_file: Path, seed: int, start: tuple[int, int], worked: float, batch_tokens: int
 ) -> Iterator[Any]:
     """Endless batches, made in another process while this one trains, each with its place (pool, number in it).
 
@@ -179,7 +179,7 @@ def all_batches(
         made, index = start[0], start[0]
         while True:
             while len(queue) < 3:
-                queue.append(pool.apply_async(pool_of_batches, ((seed, made, slips, batch_tokens),)))
+                queue.append(pool.apply_async(pool_of_batches, ((seed, made, worked, batch_tokens),)))
                 made += 1
             for number, batch in enumerate(queue.pop(0).get()):
                 if (index, number) >= start:
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
     parser.add_argument("--lr", type=float, default=0.003, help="of the matrices (muon) or of everything (adamw)")
-    parser.add_argument("--slips", type=float, default=0.0, help="share of lessons whose author misread the program")
+    parser.add_argument("--worked", type=float, default=0.0, help="share of deductions that are worked out line by line")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
     parser.add_argument("--init", type=Path, help="folder of a finished model whose weights to go on from")
@@ -322,7 +322,7 @@ def main() -> None:
         **{k: str(v) for k, v in vars(args).items()},
     )
     began, seen, running = time.time(), 0, 0.0
-    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.slips, args.batch_tokens)
+    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.worked, args.batch_tokens)
     for step, (place, (tokens, targets, weights)) in zip(range(start, args.steps), batches, strict=False):
         for part, base in ((big, args.lr), (small, small_lr)):
             part.learning_rate = base * rate(step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 
 import pytest
 
@@ -128,6 +130,41 @@ def test_rows_bring_a_buffer_back():
     copy.load(buffer.rows())
     assert all(copy.tasks(kind) == buffer.tasks(kind) for kind in Kind)
     assert from_row(to_row(task(3))) == task(3)
+
+
+def test_tasks_that_are_solved_sometimes_are_drawn_most():
+    buffer, rng, drawn = Buffer(10), random.Random(0), Counter()
+    for number, rate in enumerate((0.0, 0.5, 1.0)):
+        buffer.add(task(number))
+        buffer.note(task(number), rate)
+    for _ in range(1000):
+        drawn.update(one.program[-1] for one in buffer.draw(Kind.DEDUCTION, 1, 1, rng, learnable=True))
+    # Weights r(1 - r) + 0.02: 0.02, 0.27, 0.02 of 0.31.
+    assert 0.82 < drawn["1"] / 1000 < 0.92
+    assert min(drawn["0"], drawn["2"]) > 30
+
+
+def test_a_preferring_draw_takes_no_task_twice_while_there_are_others():
+    buffer = Buffer(10)
+    for number in range(6):
+        buffer.add(task(number))
+    drawn = buffer.draw(Kind.DEDUCTION, 6, 1, random.Random(0), learnable=True)
+    assert sorted(one.program for one in drawn) == [task(number).program for number in range(6)]
+
+
+def test_no_fresh_task_is_drawn_where_none_is_wanted():
+    buffer = Buffer(10)
+    for number in range(4):
+        buffer.add(task(number, step=number % 2))
+    assert {one.step for one in buffer.draw(Kind.DEDUCTION, 4, 1, random.Random(0), fresh_share=0.0)} == {0}
+
+
+def test_rows_bring_solve_rates_back():
+    buffer, copy = Buffer(10), Buffer(10)
+    buffer.add(task(1))
+    buffer.note(task(1), 0.25)
+    copy.load(json.loads(json.dumps(buffer.rows())))
+    assert copy.snapshot() == buffer.snapshot()
 
 
 def test_a_snapshot_undoes_what_came_after_it():
