@@ -58,7 +58,8 @@ class Asker:
         if self._style is not None:
             given, output = problem.fields["input"], problem.fields["output"]
             prompt = self._style.solve(Task(self.kind, problem.code, (Case(given, output),)))
-            stop = self._style.stop or ("\n```",) if self.wording.style == "compact" else self._style.stop
+            # A compact answer ends with its block; the fence that opens one has a label, so it does not end anything.
+            stop = self._style.stop or ("\n```\n",) if self.wording.style == "compact" else self._style.stop
             return Question(prompt.text, prompt.opening, tuple(stop))
         text = self._shots + fill(self.wording.text, problem.fields)
         opening = fill(self.wording.prefill, problem.fields)
@@ -74,7 +75,7 @@ class Asker:
         if kind == "training":
             reply = question.opening + text
             answer = parsing.answer_section(reply) if self._style is not None and self._style.tags else reply
-            if question.opening.startswith("```") and not parsing.blocks(answer):
+            if "```" in answer and not parsing.blocks(answer):
                 answer = question.opening + cut(text, question.stop) + "\n```"
             value = parsing.solver_value(answer, "input" if self.kind is Kind.ABDUCTION else "output")
             return f"f({value})" if self.kind is Kind.ABDUCTION else value

@@ -305,18 +305,22 @@ def work_out(source: str, arguments: str) -> str:
 
 
 class Reader:
-    """Runs a program of the grammar on paper: `lines` are the operations in the order in which Python does them."""
+    """Runs a program of the grammar on paper: `lines` are the operations in the order in which Python does them.
+
+    `result` is what it returned.
+    """
 
     def __init__(self, names: dict[str, Any]) -> None:
         self.names = names
         self.lines: list[str] = []
+        self.result: Any = None
 
     def follow(self, body: list[ast.stmt]) -> bool:
         """Go through statements; whether they returned."""
         for statement in body:
             match statement:
                 case ast.Return(value=ast.expr() as result):
-                    self.value(result)
+                    self.result = self.value(result)
                     return True
                 case ast.Assign(targets=[ast.Name(id=name)], value=result):
                     self.names[name] = self.value(result)

@@ -103,7 +103,9 @@ def test_an_answer_between_tags_may_be_a_whole_assertion(bench, scorer: str, tex
 
 
 @pytest.mark.parametrize(("scorer", "text", "completion"), [
-    ("output", "[1, 3]\n```\n", "[1, 3]"), ("output", "[1, 3]", "[1, 3]"), ("input", "[1, 3]\n```", "f([1, 3])"),
+    ("output", "```output\n[1, 3]\n```\n", "[1, 3]"), ("output", "```output\n[1, 3]", "[1, 3]"),
+    ("output", "2 + 1 = 3\n```output\n[1, 3]\n```", "[1, 3]"), ("output", "[1, 3]", "[1, 3]"),
+    ("input", "[1, 3]\n```", "f([1, 3])"), ("input", "[1, 3]", "f([1, 3])"),
 ])  # fmt: skip
 def test_cruxeval_can_be_asked_as_in_self_play(bench, scorer: str, text: str, completion: str) -> None:
     prompts = {"base": {"style": "compact", "answer": "training"}}
