@@ -74,11 +74,11 @@ def propose_from_grammar() -> None:
 
 def allow_duplicates() -> None:
     """Only held-out tasks are refused, so a proposer is paid for repeating itself."""
-    from azr_mlx.buffer import Buffer, key
+    from azr_mlx.buffer import Buffer, program_key
     from azr_mlx.types import Task
 
     def refusal(self: Buffer, task: Task) -> str | None:
-        return "held out" if key(task) in self.forbidden else None
+        return "held out" if program_key(task) in self.forbidden else None
 
     Buffer.refusal = refusal  # type: ignore[method-assign]
 
@@ -104,6 +104,9 @@ CONDITIONS = {
     "positive": Condition("only positive advantages", ("advantage.positive_only=true",)),
     "task-role": Condition("every advantage per kind and role (TRR++)", ("advantage.attempts_baseline=by_task_role",)),
     "duplicates": Condition("a task that is in the buffer already counts as new", prepare=allow_duplicates),
+    "known-programs": Condition("a program may come back with new inputs for ever", ("buffer.per_program=0",)),
+    "uniform-draw": Condition("old tasks are drawn uniformly", ("batch.draw=uniform",)),
+    "overlap": Condition("attempts beside proposals", ("sampling.overlap=true",)),
     "degenerate": Condition("programs that ignore their arguments are valid", ("tasks.reject_constant=false",)),
     "per-rollout": Condition("baselines over rollouts, not over tokens", ("advantage.per=rollout",)),
     "group-4": Condition(
@@ -115,7 +118,8 @@ CONDITIONS = {
     "two-updates": Condition("two clipped updates on each batch", ("loss.updates_per_batch=2",)),
     "rank-4": Condition("LoRA of rank 4", ("lora.rank=4",)),
     "rank-64": Condition("LoRA of rank 64", ("lora.rank=64",)),
-    "lr-quarter": Condition("a quarter of the learning rate", ("optim.lr=4e-4",)),
-    "lr-double": Condition("twice the learning rate", ("optim.lr=3.2e-3",)),
+    "lr-quarter": Condition("learning rate 4e-4", ("optim.lr=4e-4",)),
+    "lr-half": Condition("learning rate 8e-4", ("optim.lr=8e-4",)),
+    "lr-double": Condition("learning rate 3.2e-3", ("optim.lr=3.2e-3",)),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }

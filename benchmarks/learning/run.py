@@ -1,10 +1,11 @@
-"""Does self-play teach? Runs conditions over seeds and writes a table of held-out solve rates before and after.
+"""Does self-play teach? Runs conditions over seeds and writes held-out solve rates before and after.
 
-    python benchmarks/learning/run.py default shuffled --seeds 0 1 2 --minutes 10
-    python benchmarks/learning/run.py default --steps 60 --parallel 2     # equal rollouts instead of equal time
+    python benchmarks/learning/run.py default shuffled --seeds 0 1 2 3 4 --minutes 10 --parallel 2
+    python benchmarks/learning/run.py default shuffled --steps 100        # equal rollouts instead of equal time
 
-Runs that are finished are not repeated: delete their folder to measure again. The figures that count are those of runs
-that had the machine to themselves (--parallel 1).
+Two tables: the means over kinds, each condition beside the first one (paired by seed), and every kind. Finished runs
+are not repeated (delete their folder to measure again), interrupted ones go on. A run that has the machine to itself
+takes more steps in its minutes than one of two side by side.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -34,14 +37,16 @@ STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 def play(name: str, seed: int, folder: Path, words: list[str]) -> None:
     """One run in this process."""
-    from azr_mlx import config, launch
+    from azr_mlx import checkpoint, config, launch
 
     condition = CONDITIONS[name]
     if condition.prepare is not None:
         condition.prepare()
     sets = [f"seed={seed}", "tracking.rollouts=false", "tracking.report=false", *condition.sets, *words]
     settings = config.load("nano", sets)
-    sys.exit(launch.train(settings, run_dir=folder, quiet=False))
+    if checkpoint.latest(folder) is not None:
+        sys.exit(launch.train(settings, resume=str(folder)))
+    sys.exit(launch.train(settings, run_dir=folder))
 
 
 def start(name: str, seed: int, folder: Path, words: list[str]) -> Path:
@@ -50,32 +55,76 @@ def start(name: str, seed: int, folder: Path, words: list[str]) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(Path(__file__)), name, "--seeds", str(seed), "--one", str(folder)]
-    with folder.with_suffix(".log").open("w") as log:
+    with folder.with_suffix(".log").open("a") as log:
         subprocess.run(
             [*command, *(f"--set={word}" for word in words)], stdout=log, stderr=subprocess.STDOUT, check=True
         )
     return folder
 
 
-def summary(folders: list[Path]) -> list[tuple[str, float, float, float, float, bool]]:
-    """(line, before, after, change, 95 % half width over seeds, one kind outside its own interval) in points."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    falls: dict[str, bool] = {}
-    for folder in folders:
-        result = json.loads((folder / "probe.json").read_text())
-        for line in compare(Score.from_state(result["before"]), Score.from_state(result["after"])):
-            lines.setdefault(line.name, []).append((100 * line.before, 100 * line.after))
-            falls[line.name] = falls.get(line.name, False) or line.change < -line.half_width
-    rows = []
-    for name, pairs in lines.items():
-        changes = [after - before for before, after in pairs]
-        width = (
-            STUDENT[min(len(changes), 10) - 2] * stdev(changes) / math.sqrt(len(changes))
-            if len(changes) > 1
-            else math.nan
-        )
-        rows.append((name, fmean(b for b, _ in pairs), fmean(a for _, a in pairs), fmean(changes), width, falls[name]))
-    return rows
+@dataclass(frozen=True)
+class Result:
+    """One line of a finished run, in percent: before, after, and whether it fell out of its own interval."""
+
+    before: float
+    after: float
+    fell: bool
+
+    @property
+    def change(self) -> float:
+        return self.after - self.before
+
+
+def results(folder: Path) -> dict[str, Result]:
+    """The lines of a run's before/after comparison by name."""
+    said = json.loads((folder / "probe.json").read_text())
+    lines = compare(Score.from_state(said["before"]), Score.from_state(said["after"]))
+    return {line.name: Result(100 * line.before, 100 * line.after, line.change < -line.half_width) for line in lines}
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """Mean and half of its 95 % interval over seeds (Student's t); one value has no interval."""
+    if len(values) < 2:
+        return f"{fmean(values):+.1f}"
+    quantile = STUDENT[min(len(values), len(STUDENT) + 1) - 2]
+    return f"{fmean(values):+.1f} ± {quantile * stdev(values) / math.sqrt(len(values)):.1f}"
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def tables(runs: dict[str, dict[int, Path]]) -> str:
+    """Markdown: the means of every condition beside the first one, then every line of every condition."""
+    found = {name: {seed: results(folder) for seed, folder in seeds.items()} for name, seeds in runs.items()}
+    first = next(iter(found))
+    steps = {
+        name: fmean(len((folder / "metrics.jsonl").read_text().splitlines()) for folder in seeds.values())
+        for name, seeds in runs.items()
+    }
+    head = ["condition", "seeds", "steps", "T=1, before", "after", "change", f"beside {first}", "greedy, change"]
+    lines = [row(head), row(["---"] * len(head))]
+    for name, seeds in found.items():
+        means = [one["mean T=1"] for one in seeds.values()]
+        greedy = [one["mean greedy"].change for one in seeds.values()]
+        both = [seed for seed in seeds if seed in found[first]]
+        paired = [seeds[seed]["mean T=1"].change - found[first][seed]["mean T=1"].change for seed in both]
+        before, after = fmean(one.before for one in means), fmean(one.after for one in means)
+        cells = [CONDITIONS[name].meaning, str(len(seeds)), f"{steps[name]:.0f}", f"{before:.1f}", f"{after:.1f}"]
+        cells.append(with_interval([one.change for one in means]))
+        cells.append(with_interval(paired) if name != first and both else "")
+        lines.append(row([*cells, with_interval(greedy)]))
+    lines += ["", row(["condition", "held-out tasks", "before", "after", "change", "fell out of its interval"])]
+    lines.append(row(["---"] * 6))
+    for name, seeds in found.items():
+        for line in next(iter(seeds.values())):
+            mine = [one[line] for one in seeds.values()]
+            fell = sum(one.fell for one in mine)
+            before, after = fmean(one.before for one in mine), fmean(one.after for one in mine)
+            cells = [CONDITIONS[name].meaning, line, f"{before:.1f}", f"{after:.1f}"]
+            cells.append(with_interval([one.change for one in mine]))
+            lines.append(row([*cells, f"{fell} of {len(mine)}" if fell else ""]))
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -99,29 +148,16 @@ def main() -> None:
         words += [f"steps={args.steps}", "minutes=0"]
     if args.probe_every:
         words.append(f"evaluation.every={args.probe_every}")
-    jobs = [(name, seed, args.out / f"{name}-{seed}", words) for name in args.conditions for seed in args.seeds]
+    names = list(dict.fromkeys(args.conditions))
+    jobs = [(name, seed, args.out / f"{name}-{seed}", words) for name in names for seed in args.seeds]
     with ThreadPoolExecutor(args.parallel) as pool:
         folders = list(pool.map(lambda job: start(*job), jobs))
-    table = [
-        "| condition | held-out tasks | before | after | change (points) | 95 % over seeds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in args.conditions:
-        mine = [folder for (job, *_), folder in zip(jobs, folders, strict=True) if job == name]
-        steps = fmean(len((folder / "metrics.jsonl").read_text().splitlines()) for folder in mine)
-        for line, before, after, change, width, falls in summary(mine):
-            note = " (falls)" if falls else ""
-            name_of = f"{name} ({len(mine)} seeds, {steps:.0f} steps)"
-            table.append(f"| {name_of} | {line} | {before:.1f} | {after:.1f} | {change:+.1f}{note} | ±{width:.1f} |")
-    text = "\n".join(table) + "\n"
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"table-{'-'.join(args.conditions)}.md").write_text(text)
+    runs = {name: {seed: f for (n, seed, *_), f in zip(jobs, folders, strict=True) if n == name} for name in names}
+    text = tables(runs)
+    (args.out / f"table-{'-'.join(names)}.md").write_text(text)
     sys.stdout.write(text)
     if args.probe_every and importlib.util.find_spec("matplotlib"):
-        figure.draw(
-            {name: [f for (n, *_), f in zip(jobs, folders, strict=True) if n == name] for name in args.conditions},
-            args.out / "learning",
-        )
+        figure.draw({name: [*seeds.values()] for name, seeds in runs.items()}, args.out / "learning")
 
 
 if __name__ == "__main__":
