@@ -2,8 +2,10 @@
 
     python benchmarks/learning/curriculum.py logs/learning/default-0 logs/learning/default-1
 
-Numbers come from metrics.jsonl (means over the runs given), programs from the buffer of the first run's last
-checkpoint: valid tasks that were new when they were proposed. Prints Markdown.
+Three tables in Markdown: metrics of what is proposed, the operations that its programs use, and for each operation how
+much better held-out tasks with it are solved, to see whether the solver improves most on what is proposed. Metrics come
+from metrics.jsonl (means over the runs), programs from the buffers of the last checkpoints: valid tasks that were new
+when they were proposed. Examples are of the first run.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
+import json
+import math
 import random
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from azr_mlx import checkpoint  # noqa: E402
-from azr_mlx.buffer import read_tasks  # noqa: E402
+from azr_mlx import checkpoint, config, places, probe  # noqa: E402
+from azr_mlx.buffer import program_key, read_tasks  # noqa: E402
 from azr_mlx.report import story as stories  # noqa: E402
 from azr_mlx.types import Kind, Task  # noqa: E402
 
@@ -68,10 +73,57 @@ def operators(tasks: list[Task]) -> Counter[str]:
     return found
 
 
+def ignores(task: Task) -> bool:
+    """Whether the program has an argument that it never reads."""
+    tree = ast.parse(task.program)
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return any(argument.arg not in read for function in functions for argument in function.args.args)
+
+
+def entropy(tasks: list[Task]) -> float:
+    """Entropy of the outputs in bits: log2 of how many equally frequent outputs would be as varied."""
+    counts = Counter(case.output for task in tasks for case in task.cases)
+    total = sum(counts.values())
+    return -sum(n / total * math.log2(n / total) for n in counts.values())
+
+
+MEASURES: dict[str, Callable[[list[Task]], str]] = {
+    "tasks": lambda tasks: str(len(tasks)),
+    "programs, of 100 tasks": lambda tasks: f"{100 * len(set(map(program_key, tasks))) / len(tasks):.0f}",
+    "characters of a program": lambda tasks: f"{fmean(len(task.program) for task in tasks):.0f}",
+    "ignore an argument": lambda tasks: f"{100 * fmean(map(ignores, tasks)):.0f} %",
+    "induction tasks with one output": lambda tasks: f"{100 * constant(tasks):.0f} %",
+    "entropy of outputs, bits": lambda tasks: f"{entropy(tasks):.1f}",
+}
+
+
+def constant(tasks: list[Task]) -> float:
+    """Share of the induction tasks whose outputs are all equal."""
+    several = [task for task in tasks if task.kind is Kind.INDUCTION]
+    return fmean(len({case.output for case in task.cases}) == 1 for task in several) if several else 0.0
+
+
+def changes(runs: list[Path]) -> dict[str, list[tuple[float, float]]]:
+    """(before, after) solve rates at temperature 1 of the held-out tasks that use each operation, over all runs."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        settings = config.load(run)
+        held_out = probe.tasks_for(settings, places.local(settings.model.id))
+        said = json.loads((run / "probe.json").read_text())
+        before, after = (probe.Score.from_state(said[when]).sampled for when in ("before", "after"))
+        for kind in before:
+            tasks = [task for task in held_out if task.kind is kind]
+            for task, *rates in zip(tasks, before[kind], after[kind], strict=True):
+                for name in operators([task]):
+                    found.setdefault(name, []).append((rates[0], rates[1]))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--examples", type=int, default=4, help="programs of each third to show")
+    parser.add_argument("--examples", type=int, default=10, help="programs of each third to show")
     args = parser.parse_args()
     told = [stories.read(run) for run in args.runs]
     parts = [thirds(story.rows) for story in told]
@@ -85,17 +137,37 @@ def main() -> None:
                 cells.append(f"{fmean(known):.0f} {unit}".strip() if known else "")
             if any(cells):
                 print(f"| {kind} | {label} | {' | '.join(cells)} |")
-    last = checkpoint.latest(args.runs[0])
-    if last is None:
-        return
-    count, rng = len(told[0].rows), random.Random(0)
-    new = [task for task in read_tasks(last / "buffer.jsonl") if task.step >= 0]
-    print(f"\n| operation | {' | '.join(THIRDS)} |\n|---|---|---|---|")
-    by_third = [[task for task in new if min(2, task.step * 3 // max(1, count)) == third] for third in range(3)]
+    kept = {run: last for run in args.runs if (last := checkpoint.latest(run)) is not None}
+    by_third: list[list[Task]] = [[], [], []]
+    for story, last in zip(told, kept.values(), strict=True):
+        length = len(story.rows)
+        for task in read_tasks(last / "buffer.jsonl"):
+            if task.step >= 0:
+                by_third[min(2, task.step * 3 // max(1, length))].append(task)
+    print(f"\n| new tasks | {' | '.join(THIRDS)} |\n|---|---|---|---|")
+    for label, measure in MEASURES.items():
+        print(f"| {label} | {' | '.join(measure(tasks) if tasks else '' for tasks in by_third)} |")
+    print(f"\n| operation | {' | '.join(THIRDS)} | held-out tasks with it | before | after | change |")
+    print("|---|---|---|---|---|---|---|---|")
     used = [operators(tasks) for tasks in by_third]
+    held_out = changes(list(kept))
     for name, _ in sum(used, Counter[str]()).most_common(14):
         shares = [f"{100 * part[name] / max(1, len(tasks)):.0f} %" for part, tasks in zip(used, by_third, strict=True)]
-        print(f"| `{name}` | {' | '.join(shares)} |")
+        rates = held_out.get(name, [])
+        cells = ["0", "", "", ""]
+        if rates:
+            before, after = fmean(before for before, _ in rates), fmean(after for _, after in rates)
+            cells = [
+                f"{len(rates) // len(kept)}",
+                f"{100 * before:.0f} %",
+                f"{100 * after:.0f} %",
+                f"{100 * (after - before):+.0f}",
+            ]
+        print(f"| `{name}` | {' | '.join([*shares, *cells])} |")
+    rng = random.Random(0)
+    first = [task for task in read_tasks(kept[args.runs[0]] / "buffer.jsonl") if task.step >= 0]
+    count = len(told[0].rows)
+    by_third = [[task for task in first if min(2, task.step * 3 // max(1, count)) == third] for third in range(3)]
     for label, tasks in zip(THIRDS, by_third, strict=True):
         print(f"\nExamples of the {label}:\n")
         for task in rng.sample(tasks, min(args.examples, len(tasks))):
