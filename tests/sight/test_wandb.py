@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +27,16 @@ def tracker_in(folder: Path) -> Tracker:
     return Tracker(folder, settings, console=screen(80))
 
 
-def written(folder: Path) -> list[bytes]:
-    """What W&B wrote for each time that the run was opened; its records hold names as plain bytes."""
-    return [path.read_bytes() for path in sorted((folder / "wandb").glob("offline-run-*/*.wandb"))]
+def written(folder: Path, last: bytes) -> bytes:
+    """What W&B wrote of the run, whose records hold names as plain bytes; `last` is in one of the last records.
+
+    Its service writes the end of the file after the run is finished (W&B 0.31), so the file is waited for.
+    """
+    [path] = (folder / "wandb").glob("offline-run-*/*.wandb")
+    patience = time.monotonic() + 20
+    while last not in path.read_bytes() and time.monotonic() < patience:
+        time.sleep(0.05)
+    return path.read_bytes()
 
 
 def test_a_run_its_report_and_its_resume(tmp_path: Path, offline: None) -> None:
@@ -39,10 +47,11 @@ def test_a_run_its_report_and_its_resume(tmp_path: Path, offline: None) -> None:
     (tmp_path / "config.yaml").write_text(config.dump(tracker.config))
     tracker.close()
     tracker.publish(report.write(tmp_path))
-    [first] = written(tmp_path)
+    report_name = f"report-{identity}".encode()
+    first = written(tmp_path, report_name)
     for name in (b"solve/deduction", b"tokens_per_second", b"memory/peak", b"refused/abduction/", b"optim.lr"):
         assert name in first, name
-    assert f"report-{identity}".encode() in first
+    assert report_name in first
     tables = list((tmp_path / "wandb").glob("offline-run-*/files/media/table/rollouts*.json"))
     assert tables
     assert b"propose" in tables[0].read_bytes()
