@@ -72,6 +72,7 @@ generate: $(CORE) ## Let a model write, with or without an adapter [MODEL=m] [AD
 nano: $(CORE) ## Pre-train the embedded model again, from scratch (hours on a CPU)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py $(ARGS)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 1 --steps 3000 --lr 0.002 --decay 0.7 $(ARGS)
+	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 2 --steps 1600 --lr 0.002 --decay 0.8 --worked 0.3 $(ARGS)
 
 test: $(DEV) ## Run the tests [ARGS="-k name"]
 	@$(BIN)/python -m pytest $(ARGS)
