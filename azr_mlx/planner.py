@@ -36,7 +36,7 @@ GB = 10**9
 # What `sampler`, `loss` and `linux_cpu` do, said again because importing them would import MLX; a test compares.
 CACHE_STEP = 256  # columns by which keys and values grow
 PREFILL_TOKENS = 16384  # tokens of one pass of a prefill
-HEAD_BYTES = 32 * 2**20  # one float32 (rows, V) array in the head
+HEAD_BYTES = 64 * 2**20  # one float32 (rows, V) array in the head
 QUERY_BLOCK = 64  # queries that attend together on a CPU
 KEPT_LENGTH = 256  # longest rows that hold their attention weights there
 
@@ -51,7 +51,7 @@ GPU_RECOMPUTED: Arrays = {"width": 9.9, "gate": 16.7, "queries": 1.2, "keys": 6.
 GPU_KEPT: Arrays = {"width": 5.5, "gate": 6.5, "queries": 2.4, "keys": 4.0, "rank": 4.7, "scores": 1.2}
 PREFILL: Arrays = {"width": 7.5, "gate": 3.8, "queries": 4.2, "keys": 0.0, "rank": 0.0, "scores": 2.5}
 KEPT_EXTRA = 0.75  # the backward pass of a kept block holds so much more than what was kept
-HEAD_ARRAYS = 4  # (rows, V) arrays in the head of the loss
+HEAD_ARRAYS = 3  # (rows, V) arrays in the head of the loss
 DRAW_ARRAYS = 2.5  # (B, V) arrays while tokens are drawn
 STEP_ARRAYS = 3  # gradient, its scaled copy and the new parameters and moments of an optimizer step
 # The graph of masked attention on a GPU keeps probabilities and their gradient; causal attention keeps no scores.
