@@ -2,8 +2,9 @@
 
 MLX's kernels for x86 and ARM Linux have no vector instructions, and its exponential takes 15 ns a number where glibc's
 power takes 6 (measured). A small model is then mostly exponentials: those of the gates and of the attention weights.
-So `fit` gives the blocks of a model the same mathematics with `power` inside, and with fewer, larger matrix products
-where query heads share a key head. Values agree with MLX's to float32 rounding.
+So `fit` gives the blocks of a model the same mathematics with `power` inside, with fewer, larger matrix products where
+query heads share a key head, and with gradients written out, which read and hold less than MLX's of the same formulas.
+Values agree with MLX's to float32 rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+# Queries that attend together: smaller blocks waste fewer masked scores, larger ones are fewer operations.
+QUERY_BLOCK = 64
+# Rows up to this length hold their attention weights for the backward pass. Computing them again costs half of the
+# gradient's time, and only in longer rows are the weights the most of what a layer holds.
+KEPT_LENGTH = 256
 SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu
 
 
@@ -40,10 +46,24 @@ def _become(module: nn.Module, call: Any) -> None:
     )
 
 
+@mx.custom_function
+def gated(gate: mx.array, up: mx.array) -> tuple[mx.array, mx.array]:
+    """silu(gate) * up, and the sigmoid of gate for the gradient."""
+    sigmoid = 1 / (1 + exp(-gate))
+    return gate * sigmoid * up, sigmoid
+
+
+@gated.vjp
+def _gated_gradient(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array]:
+    gate, up = primals
+    sigmoid = outputs[1]
+    flow = cotangents[0] * sigmoid
+    return flow * up * (1 + gate * (1 - sigmoid)), flow * gate
+
+
 def _gate(self: Any, x: mx.array) -> mx.array:
     """The gated linear unit of Shazeer 2020: down(silu(gate(x)) * up(x))."""
-    gate = self.gate_proj(x)
-    return self.down_proj(gate / (1 + exp(-gate)) * self.up_proj(x))
+    return self.down_proj(gated(self.gate_proj(x), self.up_proj(x))[0])
 
 
 def _attend(self: Any, x: mx.array, mask: mx.array | str | None = None, cache: Any = None) -> mx.array:
@@ -75,19 +95,74 @@ def attention(
     """Scaled dot-product attention: queries (B, H, L, d), keys and values (B, G, S, d) with H a multiple of G.
 
     mask: True where (B or 1, 1, L, S) may be attended to, "causal" for the last L of S positions, or None.
+
+    Blocks of queries go one after the other, each with the keys up to its end when attention is causal: up to half of
+    the scores are never computed, and of a long row the scores of one block exist at a time, not all L * S. The
+    gradient is written out as in FlashAttention (Dao et al. 2022, appendix B.2).
     """
     rows, heads, length, width = queries.shape
     groups, span = keys.shape[1:3]
-    # All query heads of a key head, at all positions, are the rows of one matrix product.
-    scores = (queries * scale).reshape(rows, groups, -1, width) @ keys.swapaxes(-1, -2)
-    if isinstance(mask, str):
-        mask = mx.arange(span - length, span)[:, None] >= mx.arange(span) if length > 1 else None
-    elif mask is not None:
-        mask = mask[:, :, None]  # (B, 1, 1, L, S)
-    if mask is not None:
-        shape = scores.shape
-        scores = mx.where(mask, scores.reshape(rows, groups, -1, length, span), -mx.inf).reshape(shape)
-    weights = exp(scores - mx.stop_gradient(mx.max(scores, axis=-1, keepdims=True)))
-    # Divided by the sum after the product: d numbers a row instead of S.
-    attended = (weights @ values) / weights.sum(axis=-1, keepdims=True)
-    return attended.reshape(rows, heads, length, width)
+    causal = isinstance(mask, str)
+    keep = length <= KEPT_LENGTH
+    starts = range(0, length, QUERY_BLOCK)
+
+    def cut(x: mx.array, start: int) -> mx.array:
+        """A block of (B, H, L, d) as (B, G, N, d): all N query heads of a key head, at all positions of the block, are
+        the rows of one matrix product."""
+        return x[:, :, start : start + QUERY_BLOCK].reshape(rows, groups, -1, width)
+
+    def join(blocks: list[mx.array]) -> mx.array:
+        return mx.concatenate([block.reshape(rows, heads, -1, width) for block in blocks], axis=2)
+
+    def seen(start: int) -> int:
+        """How many keys a block reads."""
+        return span - max(0, length - start - QUERY_BLOCK) if causal else span
+
+    def scores(block: mx.array, keys: mx.array, start: int) -> mx.array:
+        product = block @ keys.swapaxes(-1, -2)  # (B, G, N, S)
+        if mask is None or (causal and length == 1):
+            return product
+        stop, end = min(start + QUERY_BLOCK, length), keys.shape[2]
+        if causal:
+            allowed = mx.arange(end - (stop - start), end)[:, None] >= mx.arange(end)
+        else:
+            allowed = mask[:, :, None, start:stop]
+        apart = product.reshape(rows, groups, heads // groups, stop - start, end)
+        return mx.where(allowed, apart, -mx.inf).reshape(product.shape)
+
+    @mx.custom_function
+    def attend(queries: mx.array, keys: mx.array, values: mx.array) -> tuple[mx.array, ...]:
+        blocks: list[mx.array] = []
+        totals, kept = [], []
+        for start in starts:
+            # One block after the other: MLX would otherwise compute the scores of all before it uses the first.
+            (block,) = mx.depends([cut(queries, start)], blocks[-1:])
+            product = scores(block, keys[:, :, : seen(start)], start)
+            largest = mx.max(product, axis=-1, keepdims=True)
+            weights = exp(product - largest)
+            totals.append(weights.sum(axis=-1, keepdims=True))
+            # Divided by the sum after the product: d numbers a row instead of S.
+            blocks.append(weights @ values[:, :, : seen(start)] / totals[-1])
+            kept.append(weights if keep else largest)
+        return join(blocks), *totals, *kept
+
+    @attend.vjp
+    def gradient(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
+        queries, keys, values = primals
+        attended, *rest = outputs
+        totals, kept = rest[: len(starts)], rest[len(starts) :]
+        by_queries: list[mx.array] = []
+        by_keys, by_values = mx.zeros_like(keys), mx.zeros_like(values)
+        for start, total, known in zip(starts, totals, kept, strict=True):
+            (block,) = mx.depends([cut(queries, start)], [*by_queries[-1:], by_keys, by_values])
+            own = slice(seen(start))
+            weights = known if keep else exp(scores(block, keys[:, :, own], start) - known)
+            flow = cut(cotangents[0], start) / total
+            centre = (flow * cut(attended, start)).sum(axis=-1, keepdims=True)
+            through = weights * (flow @ values[:, :, own].swapaxes(-1, -2) - centre)  # d(loss)/d(scores)
+            by_queries.append(through @ keys[:, :, own])
+            by_keys[:, :, own] += through.swapaxes(-1, -2) @ block
+            by_values[:, :, own] += weights.swapaxes(-1, -2) @ flow
+        return join(by_queries), by_keys, by_values
+
+    return attend(queries * scale, keys, values)[0]

@@ -33,20 +33,25 @@ from azr_mlx.errors import AzrError, UsageError
 
 GB = 10**9
 
-# What `sampler` and `loss` do, said again because importing them would import MLX; a test compares.
+# What `sampler`, `loss` and `linux_cpu` do, said again because importing them would import MLX; a test compares.
 CACHE_STEP = 256  # columns by which keys and values grow
 PREFILL_TOKENS = 16384  # tokens of one pass of a prefill
-HEAD_BYTES = 32 * 2**20  # one float32 (rows, V) array in the head
+HEAD_BYTES = 64 * 2**20  # one float32 (rows, V) array in the head
+QUERY_BLOCK = 64  # queries that attend together on a CPU
+KEPT_LENGTH = 256  # longest rows that hold their attention weights there
 
 # Arrays of a block that are alive at the peak, by their width: the residual stream (D), the gate (F), queries (H d),
-# keys or values (G d), adapters (rank), and attention scores (B, H, T, T). Least squares over twelve shapes.
+# keys or values (G d), adapters (rank), and attention weights or scores. Fitted by benchmarks/speed/fit_memory.py.
 Arrays = Mapping[str, float]
-RECOMPUTED: Arrays = {"width": 9.9, "gate": 16.7, "queries": 1.2, "keys": 6.6, "rank": 3.3, "scores": 1.8}
-KEPT: Arrays = {"width": 5.5, "gate": 6.5, "queries": 2.4, "keys": 4.0, "rank": 4.7, "scores": 1.2}
-PREFILL: Arrays = {"width": 6.4, "gate": 3.0, "queries": 6.0, "keys": 4.0, "rank": 0.0, "scores": 2.0}
-SHARED_SCORES = 0.6  # rows that share prompts hold so much of the scores' arrays
+# First what a CPU holds, whose gradients are written out (linux_cpu.py), then what it held when MLX found them by
+# itself, as it still does on a GPU.
+RECOMPUTED: Arrays = {"width": 11.1, "gate": 11.7, "queries": 6.9, "keys": 3.5, "rank": 0.0, "scores": 1.1}
+KEPT: Arrays = {"width": 5.8, "gate": 4.6, "queries": 4.3, "keys": 2.6, "rank": 1.9, "scores": 0.6}
+GPU_RECOMPUTED: Arrays = {"width": 9.9, "gate": 16.7, "queries": 1.2, "keys": 6.6, "rank": 3.3, "scores": 1.8}
+GPU_KEPT: Arrays = {"width": 5.5, "gate": 6.5, "queries": 2.4, "keys": 4.0, "rank": 4.7, "scores": 1.2}
+PREFILL: Arrays = {"width": 7.5, "gate": 3.8, "queries": 4.2, "keys": 0.0, "rank": 0.0, "scores": 2.5}
 KEPT_EXTRA = 0.75  # the backward pass of a kept block holds so much more than what was kept
-HEAD_ARRAYS = 4  # (rows, V) arrays in the head of the loss
+HEAD_ARRAYS = 3  # (rows, V) arrays in the head of the loss
 DRAW_ARRAYS = 2.5  # (B, V) arrays while tokens are drawn
 STEP_ARRAYS = 3  # gradient, its scaled copy and the new parameters and moments of an optimizer step
 # The graph of masked attention on a GPU keeps probabilities and their gradient; causal attention keeps no scores.
@@ -434,7 +439,8 @@ def memory(settings: config.Config, shape: Shape, machine: Machine, work: Sequen
         distinct = min(-(-rows // one.group), max(1, PREFILL_TOKENS // one.prompt))
         tokens = min(PREFILL_TOKENS, distinct * one.prompt)
         own = distinct * _columns(one.prompt) * keys
-        block = _block(PREFILL, shape, tokens, tokens * one.prompt, 0, act, 0 if machine.packed else 4)
+        scores = distinct * min(one.prompt, QUERY_BLOCK) * one.prompt
+        block = _block(PREFILL, shape, tokens, scores, 0, act, 0 if machine.packed else 4)
         # One layer's cache is copied when it grows, if it has to; logits, or a block's temporaries, come and go.
         grows = cache // shape.layers if length > _columns(one.prompt) else 0
         step = _block(PREFILL, shape, rows, rows * length, 0, act, act)
@@ -467,21 +473,25 @@ def _learning(
     trained = [one for one in work if one.trained]
     activations = pass_tokens = 0
     several = False
+    longest = 1 << 62 if machine.packed else KEPT_LENGTH
+    recomputed, kept = (GPU_RECOMPUTED, GPU_KEPT) if machine.packed else (RECOMPUTED, KEPT)
     for shared in (False, True):
         # Rows that share a prompt go into passes of their own (loss.micro_batches).
         alike = [one for one in trained if (one.group > 1) == shared]
-        packs = [_pack_shared(one, budget) if shared else _pack_apart(one, budget) for one in alike]
+        pack = _pack_shared if shared else _pack_apart
+        packs = [pack(one, budget, longest) for one in alike]
         total = sum(
-            _pack_shared(one, 1 << 62)[0] if shared else one.rows * (one.prompt + one.tokens - 1) for one in alike
+            _pack_shared(one, 1 << 62, longest)[0] if shared else one.rows * (one.prompt + one.tokens - 1)
+            for one in alike
         )
         several = several or total > budget or activations > 0 < total
         for tokens, scores, completion in packs:
             # Shorter rows may fill a pass that the longest ones leave room in.
             tokens = max(tokens, min(budget, total))
-            arrays = RECOMPUTED if settings.optim.checkpoint_layers else KEPT
+            arrays = recomputed if settings.optim.checkpoint_layers else kept
             # Half of a block's arrays belong to its adapters, which are float32 whatever the activations are.
             each = (act + 4) / 2
-            score_bytes = 4 * SHARED_SCORES if shared else 4.0
+            score_bytes = 4.0
             if machine.packed:
                 score_bytes = act * MASKED_SCORES / arrays["scores"] if shared else 0
             block = _block(arrays, shape, tokens, scores, settings.lora.rank, each, score_bytes)
@@ -500,14 +510,14 @@ def _learning(
     return max(gradients, STEP_ARRAYS * 4 * adapter - activations), activations, pass_tokens
 
 
-def _pack_apart(one: Phase, budget: int) -> tuple[int, int, int]:
-    """(tokens, numbers of one head's scores, completion tokens) of the fullest micro-batch of rows apart."""
+def _pack_apart(one: Phase, budget: int, longest: int) -> tuple[int, float, int]:
+    """(tokens, attention weights of one head, completion tokens) of the fullest micro-batch of rows apart."""
     length = one.prompt + one.tokens - 1
     rows = min(one.rows, max(1, budget // (length + 1)))
-    return rows * length, rows * length * length, rows * one.tokens
+    return rows * length, rows * held_weights(length, length, True, longest), rows * one.tokens
 
 
-def _pack_shared(one: Phase, budget: int) -> tuple[int, int, int]:
+def _pack_shared(one: Phase, budget: int, longest: int) -> tuple[int, float, int]:
     """The same for rows that share prompts: as many whole or partial groups as the budget takes."""
     prompts = rows = 0
     while rows < one.rows:
@@ -516,8 +526,16 @@ def _pack_shared(one: Phase, budget: int) -> tuple[int, int, int]:
             break
         prompts, rows = prompts + new, rows + 1
     own = max(1, one.tokens - 1)
-    scores = rows * own * (one.prompt + own) + prompts * one.prompt**2
+    scores = rows * held_weights(own, one.prompt + own, False, longest)
+    scores += prompts * held_weights(one.prompt, one.prompt, True, longest)
     return prompts * one.prompt + rows * own, scores, rows * one.tokens
+
+
+def held_weights(length: int, span: int, causal: bool, longest: int) -> float:
+    """Attention weights of one head that a row of `length` queries and `span` keys holds for its gradient."""
+    if length > longest:
+        return 0
+    return length * (span - (max(0, length - QUERY_BLOCK) / 2 if causal else 0))
 
 
 def _block(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +88,24 @@ def _tokenizer(target: Path) -> None:
     fast.save_pretrained(target)
 
 
+@contextmanager
+def unfitted() -> Iterator[None]:
+    """Within it models are loaded as mlx_lm wrote them and exponentials are MLX's: linux_cpu.py does nothing."""
+    from azr_mlx import linux_cpu
+
+    before, linux_cpu.SLOW_EXPONENTIAL = linux_cpu.SLOW_EXPONENTIAL, False
+    try:
+        yield
+    finally:
+        linux_cpu.SLOW_EXPONENTIAL = before
+
+
 def load_pair(folder: str, *parts: Any) -> tuple[Any, Any]:
-    """Two policies on one model: ours, and one whose blocks compute as mlx_lm wrote them, for the other engines."""
-    from azr_mlx import config, linux_cpu
+    """Two policies on one model: ours, and an unfitted one for the other engines."""
+    from azr_mlx import config
     from azr_mlx.policy import Policy
 
     model = config.Model(id=folder, style="compact")
-    fit = linux_cpu.fit
-    linux_cpu.fit = lambda model: None
-    try:
+    with unfitted():
         theirs = Policy.load(model, *parts)
-    finally:
-        linux_cpu.fit = fit
     return Policy.load(model, *parts), theirs

@@ -5,9 +5,12 @@
 All write the same number of tokens from the same prompts; ours also keeps the float32 log-probability of each. They
 take turns, and the table holds medians of tokens per second and of the ratio to BatchGenerator in the same turn.
 
---ragged ends half of the rows after a quarter of the tokens. BatchGenerator is told each row's limit. mlx-lm-lora has
-one limit for all, so it is left out, or, with --ends, rows end by an end token of probability `ends` a step, which
-comes from the model in all three (the bias of that token in the head is set).
+--ragged ends half of the rows after a quarter of the tokens. mlx-lm-lora has one limit for all rows, so its generator
+is told each row's own, at which the row leaves its batch as at an end token. With --ends rows end by themselves: that
+share of the vocabulary are end tokens, about as likely as all others in a model of random weights.
+
+--apart measures two more of ours. "not fitted": without what azr_mlx/linux_cpu.py does, which others do not have.
+"nor merged": with the adapters beside the weights as well, as on a GPU, where packed weights cannot take them.
 
 mlx-lm-lora is measured when it is installed. Its batch size counts prompts and is also its width: `8x8` has all prompts
 in one batch, `1x8` one prompt at a time, `64x1` every row as a prompt of its own, its widest.
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
@@ -36,12 +40,13 @@ import models  # noqa: E402
 from mlx_lm.generate import BatchGenerator  # noqa: E402
 
 from azr_mlx import config, sampler  # noqa: E402
+from azr_mlx.backbone import Backbone  # noqa: E402
 from azr_mlx.policy import Policy  # noqa: E402
 
 try:
-    from mlx_lm_lora.trainer.grpo_trainer import generate_grpo
+    from mlx_lm_lora.trainer import grpo_trainer
 except ImportError:
-    generate_grpo = None
+    grpo_trainer = None
 
 Prompt = tuple[int, ...]
 Engine = Callable[[], int]  # writes all rollouts, returns how many tokens
@@ -52,11 +57,16 @@ def prompts_of(number: int, length: int, shared: int) -> list[Prompt]:
     return [tuple((7 * i + (0 if i < shared else 13 * (p + 1))) % 250 for i in range(length)) for p in range(number)]
 
 
-def ours(policy: Policy, prompts: list[Prompt], group: int, limits: list[int], width: int, stops: set[int]) -> int:
+def ours(model: Backbone, prompts: list[Prompt], group: int, limits: list[int], width: int, stops: set[int]) -> int:
     rows = [prompt for prompt in prompts for _ in range(group)]
     requests = [sampler.Request(p, (i,), n) for i, (p, n) in enumerate(zip(rows, limits, strict=True))]
-    done = sampler.generate(policy._acting(), requests, seed=(0,), max_rows=width, stop_tokens=stops)
+    done = sampler.generate(model, requests, seed=(0,), max_rows=width, stop_tokens=stops)
     return sum(len(row.tokens) for row in done)
+
+
+def unfitted(model: Backbone, *common: Any) -> int:
+    with models.unfitted():
+        return ours(model, *common)
 
 
 def batch_generator(
@@ -78,10 +88,20 @@ def batch_generator(
     return written
 
 
-def mlx_lm_lora(policy: Policy, prompts: list[Prompt], group: int, batch: int, tokens: int) -> int:
-    completions, _, _ = generate_grpo(
-        policy.model, policy.tokenizer, [list(p) for p in prompts], tokens, group, batch, "", 1.0, 1.0, 0, 0.0
-    )
+def mlx_lm_lora(
+    policy: Policy, prompts: list[Prompt], group: int, limits: list[int], batch: int, stops: set[int]
+) -> int:
+    left = iter(limits)
+
+    class Limited(BatchGenerator):
+        def insert(self, rows: Any, max_tokens: Any, **words: Any) -> Any:
+            return super().insert(rows, [next(left) for _ in rows], **words)
+
+    policy.tokenizer._eos_token_ids = stops
+    with mock.patch.object(grpo_trainer, "BatchGenerator", Limited):
+        completions, _, _ = grpo_trainer.generate_grpo(
+            policy.model, policy.tokenizer, [list(p) for p in prompts], max(limits), group, batch, "", 1.0, 1.0, 0, 0.0
+        )
     return sum(completion.size for completion in completions)
 
 
@@ -96,6 +116,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=0, help="rows decoded together by ours and BatchGenerator, 0: all")
     parser.add_argument("--ragged", action="store_true", help="half of the rows end at a quarter of the tokens")
     parser.add_argument("--ends", type=float, default=0.0, help="chance that a row ends, a token")
+    parser.add_argument("--apart", action="store_true", help="ours without what only a CPU lets us do, too")
     parser.add_argument(
         "--cpu", action="store_true", help="count processor time: for a machine that others use as well"
     )
@@ -113,18 +134,23 @@ def main() -> None:
     stops: set[int] = set()
     if args.ends:
         stops = set(range(round(args.ends * policy.backbone.vocabulary)))  # random weights: tokens are about as likely
-    stock.tokenizer._eos_token_ids = stops  # what mlx-lm-lora reads
     common: tuple[Any, ...] = (prompts, args.group, limits, width, stops)
     engines: dict[str, Engine] = {
         "BatchGenerator": lambda: batch_generator(stock, *common),
-        "azr_mlx": lambda: ours(policy, *common),
+        "azr_mlx": lambda: ours(policy._acting(), *common),
     }
-    if generate_grpo is not None and not args.ragged:
-        for batch in sorted({1, args.prompts}):
-            name = f"mlx-lm-lora {batch}x{args.group}"
-            engines[name] = lambda batch=batch: mlx_lm_lora(stock, prompts, args.group, batch, args.tokens)
-        every = [prompt for prompt in prompts for _ in range(args.group)]
-        engines[f"mlx-lm-lora {number}x1"] = lambda: mlx_lm_lora(stock, every, 1, number, args.tokens)
+    if args.apart:
+        with models.unfitted():
+            merged = stock._acting()
+        engines["azr_mlx, not fitted"] = lambda: unfitted(merged, *common)
+        engines["azr_mlx, nor merged"] = lambda: unfitted(stock.backbone, *common)
+    if grpo_trainer is not None:
+        shapes = {(batch, args.group) for batch in (1, args.prompts)} | {(number, 1)}
+        for batch, group in sorted(shapes):
+            asked = prompts if group > 1 else [prompt for prompt in prompts for _ in range(args.group)]
+            engines[f"mlx-lm-lora {batch}x{group}"] = lambda asked=asked, batch=batch, group=group: mlx_lm_lora(
+                stock, asked, group, limits, batch, stops
+            )
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         engine()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from azr_mlx import config, device, loss, planner, sampler, weights
+from azr_mlx import config, device, linux_cpu, loss, planner, sampler, weights
 from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
 
@@ -108,6 +108,7 @@ def test_weights_and_adapters_have_the_bytes_that_mlx_counts(name: str) -> None:
 def test_the_planner_knows_the_numbers_of_the_rooms_that_it_may_not_import() -> None:
     assert planner.CACHE_STEP == sampler.CACHE_STEP
     assert planner.PREFILL_TOKENS == sampler.PREFILL_TOKENS
+    assert (planner.QUERY_BLOCK, planner.KEPT_LENGTH) == (linux_cpu.QUERY_BLOCK, linux_cpu.KEPT_LENGTH)
     assert [planner.head_rows(v) for v in (512, 32_000, 151_936)] == [loss.head_rows(v) for v in (512, 32_000, 151_936)]
 
 
