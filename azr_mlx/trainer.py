@@ -112,7 +112,6 @@ class Game:
         written = self.write("write", wishes, step, measure, solve)
         tried = [group for wish, group in written if wish.attempt]
         solved = [group for wish, group in written[len(wishes) :] if not wish.attempt]
-
         self.note([*tried, *solved])
 
         rates = iter([solve_rate(group) for group in tried])
@@ -173,8 +172,8 @@ class Game:
         sampling, asked = self.config.sampling, list[Wish]()
         groups: list[list[tuple[Rollout, Pending] | None]] = []
         due: deque[tuple[Rollout, Pending]] = deque()  # proposals whose verdict nobody has waited for
-        held: list[Wish] = []
-        proposals = len(wishes)
+        held: list[Wish] = []  # wishes that wait for the last proposal, where nothing overlaps
+        proposals = len(wishes)  # still being written
 
         with self.phase(name, sum(wish.count for wish in wishes)) as progress:
             talk = self.policy.converse(

@@ -234,6 +234,7 @@ def main() -> None:
     from azr_mlx import device
 
     profile = device.prepare()
+    device.blas_threads(1)  # of so small a model; two that wait for each other spin
     from azr_mlx import linux_cpu
 
     import mlx.core as mx
