@@ -63,7 +63,10 @@ def _gated_gradient(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.arr
 
 def _gate(self: Any, x: mx.array) -> mx.array:
     """The gated linear unit of Shazeer 2020: down(silu(gate(x)) * up(x))."""
-    return self.down_proj(gated(self.gate_proj(x), self.up_proj(x))[0])
+    gate, up = self.gate_proj(x), self.up_proj(x)
+    if x.shape[1] == 1:  # decoding: a function with a gradient of its own costs more than it computes
+        return self.down_proj(gate / (1 + exp(-gate)) * up)
+    return self.down_proj(gated(gate, up)[0])
 
 
 def _attend(self: Any, x: mx.array, mask: mx.array | str | None = None, cache: Any = None) -> mx.array:
@@ -102,6 +105,8 @@ def attention(
     """
     rows, heads, length, width = queries.shape
     groups, span = keys.shape[1:3]
+    if length == 1:
+        return _attend_once(queries * scale, keys, values, None if isinstance(mask, str) else mask)
     causal = isinstance(mask, str)
     keep = length <= KEPT_LENGTH
     starts = range(0, length, QUERY_BLOCK)
@@ -120,7 +125,7 @@ def attention(
 
     def scores(block: mx.array, keys: mx.array, start: int) -> mx.array:
         product = block @ keys.swapaxes(-1, -2)  # (B, G, N, S)
-        if mask is None or (causal and length == 1):
+        if mask is None:
             return product
         stop, end = min(start + QUERY_BLOCK, length), keys.shape[2]
         if causal:
@@ -166,3 +171,13 @@ def attention(
         return join(by_queries), by_keys, by_values
 
     return attend(queries * scale, keys, values)[0]
+
+
+def _attend_once(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
+    """`attention` of one scaled query a row, as in decoding: few operations count more there than their gradient."""
+    rows, heads, _, width = queries.shape
+    scores = queries.reshape(rows, keys.shape[1], -1, width) @ keys.swapaxes(-1, -2)
+    if mask is not None:
+        scores = mx.where(mask, scores, -mx.inf)  # (B, 1, 1, S) to all heads
+    weights = exp(scores - mx.stop_gradient(mx.max(scores, axis=-1, keepdims=True)))
+    return ((weights @ values) / weights.sum(axis=-1, keepdims=True)).reshape(rows, heads, 1, width)

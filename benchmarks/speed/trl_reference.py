@@ -90,6 +90,7 @@ def trl(folder: Path, texts: list[str], group: int, tokens: int, rank: int, outp
     )
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1  # what train() would set
     spent = 0.0
     generate = trainer._generate
 
@@ -106,6 +107,7 @@ def trl(folder: Path, texts: list[str], group: int, tokens: int, rank: int, outp
         trainer._step = 0  # generate anew
         start = clock()
         trainer.training_step(trainer.model, batch, None)
+        assert trainer._metrics["train"]["completions/min_length"][-1] == tokens
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), settings.max_grad_norm)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
