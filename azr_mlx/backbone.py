@@ -66,6 +66,13 @@ class Backbone:
                 raise TypeError(f"{type(cache).__name__} is not a cache that keeps the whole context")
         return [cache.merge([cache] * rows) for cache in caches]
 
+    def columns(self, cache: Sequence[Any]) -> tuple[int, int]:
+        """Tokens of the longest row of a batch's cache, padding included, and tokens that each row has room for."""
+        for layer in cache:
+            if isinstance(layer, BatchKVCache) and layer.keys is not None:
+                return layer._idx, layer.keys.shape[2]
+        return 0, 0
+
     def cache_bytes(self) -> tuple[int, int]:
         """Bytes of cache (per token of one row, per row whatever its length)."""
         caches = self.empty_cache(1)

@@ -128,7 +128,7 @@ def attention(
         if mask is None:
             return product
         stop, end = min(start + QUERY_BLOCK, length), keys.shape[2]
-        if causal:
+        if isinstance(mask, str):
             allowed = mx.arange(end - (stop - start), end)[:, None] >= mx.arange(end)
         else:
             allowed = mask[:, :, None, start:stop]

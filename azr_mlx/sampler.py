@@ -248,11 +248,14 @@ class Decoder:
     def _leave(self) -> None:
         """Take ended rows out of the batch when enough have ended."""
         live = [i for i, row in enumerate(self.rows) if not row.ended]
+        ended = len(self.rows) - len(live)
+        if ended and (ended >= DEAD_SHARE * len(self.rows) or self._admissible(len(live))):
+            self._keep(live)
+
+    def _keep(self, live: list[int]) -> None:
+        """Drop all rows of the batch but these."""
         if not live:
             self.rows, self.cache, self.tokens, self.logprobs = [], [], None, None
-            return
-        ended = len(self.rows) - len(live)
-        if ended == 0 or (ended < DEAD_SHARE * len(self.rows) and not self._admissible(len(live))):
             return
         keep = mx.array(live, dtype=mx.int32)
         for cache in self.cache:
@@ -273,10 +276,8 @@ class Decoder:
             return 0
         number = min(free, len(self.waiting))
         if self.kv_bytes:
-            longest = max((len(r.request.prompt) + r.request.max_tokens for r in self.rows if not r.ended), default=0)
             while number:
-                columns = max([longest, *(len(r.prompt) + r.max_tokens for r in self.waiting[:number])])
-                columns = -(-columns // CACHE_STEP) * CACHE_STEP
+                columns = self._columns(self.waiting[:number])
                 if (live + number) * (columns * self.token_bytes + self.row_bytes) <= self.kv_bytes:
                     break
                 number -= 1
@@ -284,11 +285,25 @@ class Decoder:
                 number = max(number, 1)
         return number
 
+    def _columns(self, joining: list[Request]) -> int:
+        """At most how many tokens each row of the batch will have room for when `joining` have joined it.
+
+        All rows end at the same column: a short row beside a long one is padded on the left, and one that joins late
+        goes on where the longest of the others stands. Room comes in steps.
+        """
+        used, room = self.backbone.columns(self.cache)
+        start = max(used, *(len(request.prompt) for request in joining))
+        left = [row.request.max_tokens - len(row.tokens) for row in self.rows if not row.ended]
+        return max(room, start + max([*left, *(request.max_tokens for request in joining)]) + CACHE_STEP)
+
     def _join(self) -> None:
         """Prefill waiting requests and add their rows, with a first token drawn, to the batch."""
-        number = self._admissible(sum(not row.ended for row in self.rows))
+        live = [i for i, row in enumerate(self.rows) if not row.ended]
+        number = self._admissible(len(live))
         if not number:
             return
+        if len(live) < len(self.rows):
+            self._keep(live)
         batch, self.waiting = self.waiting[:number], self.waiting[number:]
         for chunk in self._chunks(batch):
             rows = [_Row(request, _salt(self.seed, request.key)) for request in chunk]

@@ -252,12 +252,34 @@ def test_a_small_memory_budget_makes_rows_wait_but_changes_nothing(load):
     expected = tokens(sampler.generate(policy.model, requests(policy), seed=(1,)))
     per_token, _ = Backbone(policy.model).cache_bytes()
     count = sampler.Count()
-    rows = list(sampler.generate(policy.model, requests(policy), seed=(1,), kv_bytes=3 * 256 * per_token, count=count))
+    columns = max(len(r.prompt) + r.max_tokens for r in requests(policy)) + sampler.CACHE_STEP
+    room = 3 * columns * per_token
+    rows = list(sampler.generate(policy.model, requests(policy), seed=(1,), kv_bytes=room, count=count))
     assert tokens(rows) == expected
     assert count.widest == 3
     one = sampler.Count()
     list(sampler.generate(policy.model, requests(policy)[:2], seed=(1,), kv_bytes=1, count=one))
     assert one.widest == 1
+
+
+@pytest.mark.parametrize("budget", [4, 9, 40])
+def test_keys_and_values_stay_within_their_budget_whoever_joins_when(load, budget):
+    policy = load()
+    per_token, _ = Backbone(policy.model).cache_bytes()
+    decoder = sampler.Decoder(policy.model, seed=(1,), kv_bytes=budget * 256 * per_token)
+    lengths = [(5 + 37 * i % 290, 1 + 61 * i % 240) for i in range(24)]
+    asked = [sampler.Request((7,) * prompt, (i,), tokens) for i, (prompt, tokens) in enumerate(lengths)]
+    decoder.add(asked[:12])
+    written = most = steps = 0
+    while decoder.busy:
+        steps += 1
+        if steps == 30:  # others join rows of every age
+            decoder.add(asked[12:])
+        written += len(decoder.step())
+        if len(decoder.rows) > 1:
+            most = max(most, sum(layer.nbytes for layer in decoder.cache))
+    assert written == 24
+    assert 0 < most <= decoder.kv_bytes
 
 
 def test_requests_may_be_added_while_others_decode(load):
