@@ -151,7 +151,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     used = [operators(tasks) for tasks in by_third]
     held_out = changes(list(kept))
-    for name, _ in sum(used, Counter[str]()).most_common(14):
+    tasks_in_all = sum(map(len, by_third))
+    for name, number_of in sum(used, Counter[str]()).most_common():
+        if number_of < tasks_in_all / 200:  # names that nobody defined, for example
+            break
         shares = [f"{100 * part[name] / max(1, len(tasks)):.0f} %" for part, tasks in zip(used, by_third, strict=True)]
         rates = held_out.get(name, [])
         cells = ["0", "", "", ""]
