@@ -601,7 +601,8 @@ def rows_together(sampling: config.Sampling, one: Phase, keys: int) -> int:
     """Rows that the sampler decodes together: it admits what `max_rows` and `kv_gb` allow, and at least one."""
     rows = min(sampling.max_rows, one.rows)
     if sampling.kv_gb:
-        rows = min(rows, int(sampling.kv_gb * GB) // (_columns(one.prompt + one.tokens) * keys))
+        # The sampler leaves a step of room, for rows that join others of another age.
+        rows = min(rows, int(sampling.kv_gb * GB) // ((one.prompt + one.tokens + CACHE_STEP) * keys))
     return max(1, rows)
 
 
