@@ -160,7 +160,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
         checkpoint.write_text(run / "versions.json", json.dumps(versions() | {"device": profile.device_name}, indent=1))
     first = int(state.get("step", 0))
     tracker.rewind(first)
-    tracker.say(f"run {run}   model {settings.model.id}   {profile.name}: {profile.device_name}")
+    tracker.say(f"run {places.shown(run)}   model {settings.model.id}   {profile.name}: {profile.device_name}")
     tracker.say(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
     for note in profile.notes:
         tracker.say(f"note: {note}")
@@ -238,7 +238,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
         for number, handler in old_handlers.items():
             signal.signal(number, handler)
         tracker.close()
-    tracker.say(f"{done} steps in {spent / 60:.1f} minutes; {kept}")
+    tracker.say(f"{done} steps in {spent / 60:.1f} minutes; {places.shown(kept)}")
     _finish(settings, run, policy, solver, tasks, tracker, state)
     return 0
 

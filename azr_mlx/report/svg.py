@@ -270,7 +270,10 @@ def dumbbells(changes: Sequence[Change]) -> Markup:
         parts.append(
             Markup('<text class="name {}" x="{}" y="{}">{}</text>').format(style, left, y - 14, one.name)
             + Markup('<text class="gain {}" x="{}" y="{}" text-anchor="end">{:+.1f} points</text>').format(
-                f"{style} {'real' if one.real else 'unsure'}", width - right, y - 14, 100 * one.change
+                f"{style} {'unsure' if not one.real else 'up' if one.change > 0 else 'down'}",
+                width - right,
+                y - 14,
+                100 * one.change,
             )
         )
         for kind, middle, spread in (
