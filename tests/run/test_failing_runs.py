@@ -34,7 +34,8 @@ WRONG = {
     "answers are cut off": (6, ("sampling.solve_tokens=4",), {"completions are cut off"}),
     "the sampler leaves tokens out": (6, ("sampling.top_p=0.3",), {"sampler and trainer disagree"}),
     "proposers see too few seeds": (
-        30, ("buffer.seed_size=1", "buffer.seed_rounds=0", "optim.lr=3e-3", "reward.unlearnable=1"),
+        30,
+        ("buffer.seed_size=1", "buffer.seed_rounds=0", "buffer.per_program=0", "optim.lr=3e-3", "reward.unlearnable=1"),
         {"proposals repeat themselves", "entropy is collapsing", "nearly all groups are flat"},
     ),
     "programs cannot end in time": (6, ("executor.wall_seconds=0.001",), {"programs run out of time"}),
