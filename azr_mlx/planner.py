@@ -373,11 +373,8 @@ def together(settings: config.Config) -> tuple[Phase, ...]:
     # Attempts and drawn tasks may be answered side by side, and with `overlap` beside proposals.
     work = [one for one in phases(settings) if s.overlap or one.name != "propose"]
     if work:
-        prompts, rows, tokens = (
-            sum(one.prompts for one in work),
-            sum(one.rows for one in work),
-            max(one.tokens for one in work),
-        )
+        prompts, rows = sum(one.prompts for one in work), sum(one.rows for one in work)
+        tokens = max(one.tokens for one in work)
         found.append(Phase("write", prompts, -(-rows // prompts), s.prompt_tokens, tokens, False))
     folder = places.local(settings.model.id)
     if settings.evaluation.probe or (folder is not None and (folder / "probe.jsonl").is_file()):

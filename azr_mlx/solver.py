@@ -76,7 +76,7 @@ class Solver:
     def _once(self, task: Task, answer: str, judge: Callable[[], Pending]) -> Pending:
         name = (str(task.kind), f"{task.program}\0{task.cases}", answer)
         if name not in self._known:
-            self._known[name] = _remember(judge())
+            self._known[name] = once(judge())
         return self._known[name]
 
 
@@ -98,7 +98,8 @@ def _compare(outcome: Outcome, cases: Sequence[Case]) -> Verdict:
     return RIGHT if right else WRONG
 
 
-def _remember(pending: Pending) -> Pending:
+def once(pending: Pending) -> Pending:
+    """A pending verdict that is worked out once, however often it is asked for."""
     known: list[Verdict] = []
 
     def verdict() -> Verdict:

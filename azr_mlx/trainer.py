@@ -19,7 +19,7 @@ from azr_mlx.buffer import Buffer, seed_tasks
 from azr_mlx.config import Config
 from azr_mlx.proposer import Pending, Proposer
 from azr_mlx.rewards import propose_reward, solve_reward
-from azr_mlx.solver import Solver
+from azr_mlx.solver import Solver, once
 from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task, Update, Verdict
 
 Judged = tuple[Rollout, Verdict]
@@ -194,7 +194,7 @@ class Game:
             ask(wishes or last())
             for i, j, rollout in talk:
                 proposal = rollout.prompt.role is Role.PROPOSE
-                judge = self.proposer.judge(rollout, step) if proposal else self.solver.judge(rollout)
+                judge = once(self.proposer.judge(rollout, step)) if proposal else self.solver.judge(rollout)
                 groups[i][j] = (rollout, judge)
                 if not proposal:
                     continue
@@ -266,9 +266,10 @@ class Game:
                     twin = replace(verdict.task, kind=kind, step=-1)
                     if len(self.buffer.tasks(kind)) < dials.seed_size:
                         why = self.buffer.refusal(twin)
-                        if why is not None:
+                        if why is None:
+                            self.buffer.add(twin)
+                        else:
                             reasons[why] = reasons.get(why, 0) + 1
-                        self.buffer.add(twin)
         return reasons
 
 
