@@ -9,7 +9,7 @@ import pytest
 from azr_mlx import evaluation
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import Asker, cut, is_chat, joined
-from azr_mlx.evaluation.asking import fenced, fill
+from azr_mlx.evaluation.asking import cut, fenced, fill
 
 
 def test_text_is_cut_at_the_first_stop_even_inside_a_token() -> None:
@@ -114,6 +114,7 @@ def test_cruxeval_can_be_asked_as_in_self_play(bench, scorer: str, text: str, co
     question = asker.ask(problems["sample_0"])
     assert question.text.startswith("deduction\n" if scorer == "output" else "abduction\n")
     assert problems["sample_0"].fields[scorer] not in question.text
+    assert "[1, 3]" in cut(text, question.stop)  # what ends a reply does not end it before its answer
     assert asker.completion(problems["sample_0"], question, text) == completion
 
 
