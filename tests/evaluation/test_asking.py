@@ -9,7 +9,7 @@ import pytest
 from azr_mlx import evaluation
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import Asker, cut, is_chat, joined
-from azr_mlx.evaluation.asking import cut, fenced, fill
+from azr_mlx.evaluation.asking import fenced, fill
 
 
 def test_text_is_cut_at_the_first_stop_even_inside_a_token() -> None:
