@@ -83,6 +83,19 @@ def allow_duplicates() -> None:
     Buffer.refusal = refusal  # type: ignore[method-assign]
 
 
+def train_all_weights() -> None:
+    """The matrices of the blocks are trained themselves, without LoRA: on a CPU, where they are kept in float32."""
+    import mlx.nn as nn
+
+    from azr_mlx import policy
+
+    def unfreeze(model: Any, layers: int, parameters: dict[str, Any]) -> None:
+        for layer in model.layers:
+            layer.apply_to_modules(lambda _, module: module.unfreeze() if isinstance(module, nn.Linear) else None)
+
+    policy.linear_to_lora_layers = unfreeze
+
+
 CONDITIONS = {
     "default": Condition("the nano preset"),
     "shuffled": Condition("rewards shuffled within groups", prepare=shuffle_rewards),
@@ -118,6 +131,8 @@ CONDITIONS = {
     "two-updates": Condition("two clipped updates on each batch", ("loss.updates_per_batch=2",)),
     "rank-4": Condition("LoRA of rank 4", ("lora.rank=4",)),
     "rank-64": Condition("LoRA of rank 64", ("lora.rank=64",)),
+    "full": Condition("every matrix of the blocks, no LoRA; learning rate 2e-4", ("optim.lr=2e-4",), train_all_weights),
+    "full-half": Condition("the same with 1e-4", ("optim.lr=1e-4",), train_all_weights),
     "lr-quarter": Condition("learning rate 4e-4", ("optim.lr=4e-4",)),
     "lr-half": Condition("learning rate 8e-4", ("optim.lr=8e-4",)),
     "lr-double": Condition("learning rate 3.2e-3", ("optim.lr=3.2e-3",)),

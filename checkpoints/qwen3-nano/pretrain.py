@@ -130,13 +130,16 @@ def start_worker(path: str) -> None:
     _tokenizer = Tokenizer.from_file(path)
 
 
-def pool_of_batches(job: tuple[int, int, float, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pool_of_batches(job: tuple[int, int, float, float, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Sixteen batches of about `batch_tokens` tokens: lessons of like length together, batches in random order."""
-    seed, index, worked, batch_tokens = job
+    seed, index, worked, deductions, batch_tokens = job
     rng = random.Random(f"{seed}/{index}")
+    shares = [row[2] for row in MIX]
+    rest = (1 - deductions) / (sum(shares) - shares[0])
+    shares = [deductions, *(share * rest for share in shares[1:])]
     lessons: list[tuple[list[int], list[int], list[float]]] = []
     while sum(len(lesson[0]) for lesson in lessons) < 16 * batch_tokens:
-        role, kind, _, weight = rng.choices(MIX, [row[2] for row in MIX])[0]
+        role, kind, _, weight = rng.choices(MIX, shares)[0]
         lesson = grammar.example(rng, role, kind, pairs=PAIRS, references=REFERENCES, worked=worked)
         encoded = encode(_tokenizer, lesson, weight)
         if len(encoded[0]) <= LONGEST:
@@ -167,7 +170,7 @@ def pad(rows: list[tuple[list[int], list[int], list[float]]]) -> tuple[np.ndarra
 
 
 def all_batches(
-    tokenizer_file: Path, seed: int, start: tuple[int, int], worked: float, batch_tokens: int
+    tokenizer_file: Path, seed: int, start: tuple[int, int], worked: float, deductions: float, batch_tokens: int
 ) -> Iterator[Any]:
     """Endless batches, made in another process while this one trains, each with its place (pool, number in it).
 
@@ -179,7 +182,7 @@ def all_batches(
         made, index = start[0], start[0]
         while True:
             while len(queue) < 3:
-                queue.append(pool.apply_async(pool_of_batches, ((seed, made, worked, batch_tokens),)))
+                queue.append(pool.apply_async(pool_of_batches, ((seed, made, worked, deductions, batch_tokens),)))
                 made += 1
             for number, batch in enumerate(queue.pop(0).get()):
                 if (index, number) >= start:
@@ -187,13 +190,14 @@ def all_batches(
             index += 1
 
 
-def held_out_lessons(tokenizer: Any, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deduction on held-out programs with right answers: the chance of a right answer is exact there."""
+def held_out_lessons(tokenizer: Any, count: int, worked: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deduction on held-out programs with right answers, worked out first or given at once."""
     lessons = []
     for task in grammar.probe_tasks(1, count, PAIRS):
         if task.kind is Kind.DEDUCTION:
             prompt = grammar.COMPACT.solve(task)
-            turn = (prompt.text, grammar.COMPACT.reply(prompt, task.cases[0].output))
+            steps = grammar.work_out(task.program, task.cases[0].input) if worked else ""
+            turn = (prompt.text, steps + grammar.COMPACT.reply(prompt, task.cases[0].output))
             lessons.append(encode(tokenizer, grammar.Example(Role.SOLVE, task.kind, (turn,)), 1.0))
     return pad(lessons)
 
@@ -224,6 +228,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
     parser.add_argument("--lr", type=float, default=0.003, help="of the matrices (muon) or of everything (adamw)")
     parser.add_argument("--worked", type=float, default=0.0, help="share of deductions that are worked out line by line")
+    parser.add_argument("--deductions", type=float, default=MIX[0][2], help="share of deductions among the examples")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
     parser.add_argument("--init", type=Path, help="folder of a finished model whose weights to go on from")
@@ -305,15 +310,24 @@ def main() -> None:
         return (negative * weights).sum() / weights.sum()
 
     gradient = nn.value_and_grad(model, loss)
-    probe = held_out_lessons(tokenizer, 256)
+    probes = {name: held_out_lessons(tokenizer, 256, name == "worked") for name in ("direct", "worked")}
 
     def held_out() -> dict[str, float]:
-        tokens, targets, weights = map(mx.array, probe)
-        logits = model(tokens)
-        chosen = mx.take_along_axis(logits, targets[..., None], -1)[..., 0] - mx.logsumexp(logits, -1)
-        right = mx.exp((chosen * weights).sum(-1))
-        greedy = mx.all((logits.argmax(-1) == targets) | (weights == 0), -1)
-        return {"deduction_t1": right.mean().item(), "deduction_greedy": greedy.mean().item()}
+        """Held-out deductions: the chance of the whole right text given its first token, answered at once (`direct`)
+        and worked out, and the chance of beginning to answer at once (`habit`)."""
+        found = {}
+        for name, (tokens, targets, weights) in probes.items():
+            first = (weights > 0).argmax(-1)
+            later = weights.copy()
+            later[np.arange(len(later)), first] = 0
+            logits = model(mx.array(tokens))
+            ids, counted = mx.array(targets), mx.array(later)
+            chosen = mx.take_along_axis(logits, ids[..., None], -1)[..., 0] - mx.logsumexp(logits, -1)
+            found[f"{name}_t1"] = mx.exp((chosen * counted).sum(-1)).mean().item()
+            found[f"{name}_greedy"] = mx.all((logits.argmax(-1) == ids) | (counted == 0), -1).mean().item()
+            if name == "direct":
+                found["habit"] = mx.exp(chosen[mx.arange(len(first)), mx.array(first)]).mean().item()
+        return found
 
     log(
         event="start",
@@ -323,7 +337,7 @@ def main() -> None:
         **{k: str(v) for k, v in vars(args).items()},
     )
     began, seen, running = time.time(), 0, 0.0
-    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.worked, args.batch_tokens)
+    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.worked, args.deductions, args.batch_tokens)
     for step, (place, (tokens, targets, weights)) in zip(range(start, args.steps), batches, strict=False):
         for part, base in ((big, args.lr), (small, small_lr)):
             part.learning_rate = base * rate(step)
