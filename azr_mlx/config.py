@@ -161,7 +161,11 @@ class Loss:
 @dataclass(frozen=True)
 class Optim:
     lr: float = dial(2e-5, "learning rate of AdamW", above=0)
-    schedule: str = dial("constant", "learning rate after warm-up", choices=("constant", "linear", "cosine"))
+    schedule: str = dial(
+        "constant",
+        "learning rate after warm-up: inverse_sqrt falls with the root of the step, linear and cosine end at 0",
+        choices=("constant", "inverse_sqrt", "linear", "cosine"),
+    )
     warmup_steps: int = dial(0, "steps of linear warm-up", low=0)
     beta1: float = dial(0.9, "decay of the first moment", low=0, below=1)
     beta2: float = dial(0.95, "decay of the second moment", low=0, below=1)
@@ -656,10 +660,15 @@ def cautions(config: Config) -> list[str]:
         )
     if 0 < config.steps < config.optim.warmup_steps:
         found.append(f"optim.warmup_steps {config.optim.warmup_steps}: a run of {config.steps} never reaches optim.lr")
-    if config.optim.schedule != "constant" and config.minutes:
+    if config.optim.schedule in ("linear", "cosine") and config.minutes:
         found.append(
             f"optim.schedule {config.optim.schedule} decays over steps, so a run that ends after "
             f"{config.minutes:g} minutes may stop on its way"
+        )
+    if config.optim.schedule == "inverse_sqrt" and not config.optim.warmup_steps:
+        found.append(
+            "optim.schedule inverse_sqrt counts from the end of the warm-up: without optim.warmup_steps "
+            "the learning rate has halved after 4 steps"
         )
     if config.executor.level == "off":
         found.append("executor.level off: programs that the model writes run unconfined on this machine")

@@ -459,12 +459,18 @@ class Policy:
         return sums, value, rate
 
     def learning_rate(self) -> float:
-        """The rate of the next optimizer step: linear warm-up, then constant, or linear or cosine decay to 0."""
+        """The rate of the next optimizer step: linear warm-up, then constant, or a decay.
+
+        linear and cosine reach 0 at `total_steps`. inverse_sqrt, lr * sqrt(warm-up / step), needs no end (Vaswani et
+        al. 2017, equation 3).
+        """
         step = int(self.optimizer.step.item())
         if step < self.optim.warmup_steps:
             return self.optim.lr * (step + 1) / self.optim.warmup_steps
         if self.optim.schedule == "constant":
             return self.optim.lr
+        if self.optim.schedule == "inverse_sqrt":
+            return self.optim.lr * math.sqrt(max(1, self.optim.warmup_steps) / max(1, step))
         last = self.total_steps * self.loss.updates_per_batch - self.optim.warmup_steps
         if last <= 0:
             return self.optim.lr

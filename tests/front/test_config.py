@@ -256,6 +256,7 @@ def test_a_nucleus_says_how_it_biases_the_ratio() -> None:
         "reward.malformed=0",
         "executor.level=off",
         "optim.warmup_steps=900",
+        "optim.schedule=inverse_sqrt",
     ],
 )
 def test_what_surprises_is_said(word: str) -> None:
