@@ -73,6 +73,8 @@ nano: $(CORE) ## Pre-train the embedded model again, from scratch (hours on a CP
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py $(ARGS)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 1 --steps 3000 --lr 0.002 --decay 0.7 $(ARGS)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 2 --steps 1600 --lr 0.002 --decay 0.8 --worked 0.3 $(ARGS)
+	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 3 --steps 7800 --decay 0.2308 --worked 0.9 --deductions 0.6 $(ARGS)
+	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 4 --steps 400 --lr 0.0005 --decay 0.7 --grid 0.5 --worked 0.25 --deductions 0.5 $(ARGS)
 
 test: $(DEV) ## Run the tests [ARGS="-k name"]
 	@$(BIN)/python -m pytest $(ARGS)
