@@ -133,6 +133,7 @@ CONDITIONS = {
     "rank-64": Condition("LoRA of rank 64", ("lora.rank=64",)),
     "full": Condition("every matrix of the blocks, no LoRA; learning rate 2e-4", ("optim.lr=2e-4",), train_all_weights),
     "full-half": Condition("the same with 1e-4", ("optim.lr=1e-4",), train_all_weights),
+    "constant-rate": Condition("the learning rate does not fall", ("optim.schedule=constant",)),
     "lr-quarter": Condition("learning rate 4e-4", ("optim.lr=4e-4",)),
     "lr-half": Condition("learning rate 8e-4", ("optim.lr=8e-4",)),
     "lr-double": Condition("learning rate 3.2e-3", ("optim.lr=3.2e-3",)),
