@@ -98,7 +98,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("trained_rows", "rollouts that entered the backward pass", "advantage not 0", "rollouts"),
     Metric("trained_tokens", "their completion tokens", "sum of lengths", "tokens"),
     Metric("truncated/{role}", "completions that ran into the token limit", "cut / all", better="down"),
-    Metric("length/{role}", "length of completions", "mean tokens", "tokens"),
+    Metric("length/{role}/{kind}", "length of completions", "mean tokens", "tokens"),
     Metric("masked", "truncated solver rollouts left out of the loss", "count", "rollouts"),
     Metric("timeouts", "programs that ran into the time limit", "count", "programs", "down"),
     Metric("dropped", "rollouts that the harness failed to judge", "count", "rollouts", "down"),
@@ -266,6 +266,8 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         _put(result, f"solve/{kind}", (float(one.verdict.correct) for one in solver))
         _put(result, f"reward/{Role.PROPOSE}/{kind}", (one.reward for one in mine))
         _put(result, f"reward/{Role.SOLVE}/{kind}", (one.reward for one in solver))
+        for role, rollouts in ((Role.PROPOSE, mine), (Role.SOLVE, solver)):
+            _put(result, f"length/{role}/{kind}", (float(len(one.rollout.completion.tokens)) for one in rollouts))
         _put(result, f"valid/{kind}", (float(one.verdict.valid) for one in mine))
         _put(result, f"learnable/{kind}", (float(0 < rate < 1) for rate in fresh))
         _put(result, f"difficulty/{kind}", (1 - rate for rate in fresh))
@@ -286,7 +288,6 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
     _put(result, "solve/mean", rates)
     for role, rollouts in ((Role.PROPOSE, step.proposals), (Role.SOLVE, solved)):
         _put(result, f"truncated/{role}", (float(one.rollout.completion.truncated) for one in rollouts))
-        _put(result, f"length/{role}", (float(len(one.rollout.completion.tokens)) for one in rollouts))
     result |= {
         "entropy": update.entropy, "loss": update.loss, "grad_norm": update.grad_norm,
         "learning_rate": update.learning_rate, "kl": update.kl, "delta_logp_mean": update.delta_logp_mean,

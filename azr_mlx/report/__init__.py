@@ -194,7 +194,8 @@ def charts(story: Story) -> list[Section]:
                 plain("Groups without a signal", "zero_signal"),
                 plain("Gradient norm", "grad_norm"),
                 plain("Gap of sampler and trainer, |Δ logp|", "delta_logp_mean", "delta_logp_max"),
-                plain("Length of completions", "length/propose", "length/solve"),
+                by_kind("Length of answers", "length/solve"),
+                by_kind("Length of proposals", "length/propose"),
                 plain("Cut off at the token limit", "truncated/propose", "truncated/solve"),
                 plain("Distance from the base model, KL", "kl"),
             ],
@@ -250,7 +251,7 @@ def overlays(told: Sequence[Story]) -> list[Section]:
             "How do they learn?", "",
             [chart("Entropy", "entropy"), chart("Groups without a signal", "zero_signal"),
              chart("Gradient norm", "grad_norm"), chart("Gap of sampler and trainer", "delta_logp_mean"),
-             chart("Length of proposals", "length/propose"), chart("Length of solutions", "length/solve")],
+             *of_kinds("Length of answers", "length/solve")],
         ),
         (
             "What do they cost?", "",

@@ -221,13 +221,14 @@ class Tracker:
         self.console.print(table)
 
     def curves(self) -> None:
-        """The solve rates of the run as one line of blocks for each kind."""
+        """The run in lines of blocks: solve rates and length of answers (tokens) of each kind, entropy (nats)."""
         rows = _joined(self.run)
-        room = max(10, min(60, self.console.width - 32))
-        for name in [*(f"solve/{kind}" for kind in self._kinds()), "entropy"]:
+        room = max(10, min(60, self.console.width - 41))
+        kinds = self._kinds()
+        for name in [*(f"solve/{kind}" for kind in kinds), *(f"length/solve/{kind}" for kind in kinds), "entropy"]:
             values = [row[name] for row in rows if name in row]
             if len(values) > 1:
-                self.say(f"  {name:<17} {values[0]:.2f} {sparkline(values, room)} {values[-1]:.2f}")
+                self.say(f"  {name:<22} {values[0]:>6.3g} {sparkline(values, room)} {values[-1]:.3g}")
 
     # Weights & Biases -------------------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ def test_every_section_of_the_story_is_told(text: str) -> None:
         "Settings and surroundings",
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
-    for chart in ("Solve rate", "Entropy", "Seconds of a step, by phase", "Memory", "Length of completions"):
+    for chart in ("Solve rate", "Entropy", "Seconds of a step, by phase", "Memory", "Length of answers"):
         assert f"<h3>{chart}" in text
     assert "optim.lr" in text
     assert "Apple M4 Max" in text
