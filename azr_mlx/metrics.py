@@ -264,9 +264,8 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         solver = [one for one in solved if one.kind is kind]
         fresh = [one.solve_rate for one in mine if one.solve_rate is not None]
         _put(result, f"solve/{kind}", (float(one.verdict.correct) for one in solver))
-        _put(result, f"reward/{Role.PROPOSE}/{kind}", (one.reward for one in mine))
-        _put(result, f"reward/{Role.SOLVE}/{kind}", (one.reward for one in solver))
         for role, rollouts in ((Role.PROPOSE, mine), (Role.SOLVE, solver)):
+            _put(result, f"reward/{role}/{kind}", (one.reward for one in rollouts))
             _put(result, f"length/{role}/{kind}", (float(len(one.rollout.completion.tokens)) for one in rollouts))
         _put(result, f"valid/{kind}", (float(one.verdict.valid) for one in mine))
         _put(result, f"learnable/{kind}", (float(0 < rate < 1) for rate in fresh))

@@ -17,10 +17,11 @@ from statistics import fmean
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from azr_mlx import checkpoint, config, parsing, probe  # noqa: E402
+from azr_mlx import checkpoint, config, probe  # noqa: E402
+from azr_mlx.executor import Executor  # noqa: E402
 from azr_mlx.policy import Policy  # noqa: E402
 from azr_mlx.prompts import Compact  # noqa: E402
-from azr_mlx.solver import judge_output  # noqa: E402
+from azr_mlx.solver import Solver  # noqa: E402
 from azr_mlx.types import Kind, Task  # noqa: E402
 
 SAMPLES = 8
@@ -37,15 +38,13 @@ class Habit:
     tokens_direct: float
 
 
-def habit(policy: Policy, tasks: Sequence[Task], max_tokens: int) -> Habit:
-    style = Compact()
+def habit(policy: Policy, solver: Solver, tasks: Sequence[Task], max_tokens: int) -> Habit:
     right: dict[bool, list[bool]] = {True: [], False: []}
     tokens: dict[bool, list[int]] = {True: [], False: []}
-    prompts = [style.solve(task) for task in tasks]
-    for index, _, rollout in policy.sample(prompts, SAMPLES, seed=(0,), max_tokens=max_tokens):
+    prompts = [solver.ask(task) for task in tasks]
+    for _, _, rollout in policy.sample(prompts, SAMPLES, seed=(0,), max_tokens=max_tokens, stop=solver.style.stop):
         worked = not rollout.reply.startswith("```")
-        answers = parsing.blocks(rollout.reply, "output")
-        right[worked].append(bool(answers) and judge_output(tasks[index].cases[0].output, answers[-1]).correct)
+        right[worked].append(solver.judge(rollout)().correct)
         tokens[worked].append(len(rollout.completion.tokens))
     share = len(right[True]) / (SAMPLES * len(tasks))
     rates = [fmean(right[worked] or [False]) for worked in (True, False)]
@@ -57,17 +56,19 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     args = parser.parse_args()
     found: dict[str, list[Habit]] = {"before": [], "after": []}
-    for run in args.runs:
-        settings = config.load(str(run / "config.yaml"))
-        policy = Policy.load(settings.model, settings.lora, settings.optim, settings.sampling, settings.loss)
-        tasks = [task for task in probe.tasks_for(settings, policy.folder) if task.kind is Kind.DEDUCTION]
-        last = checkpoint.latest(run)
-        if last is None:
-            sys.exit(f"{run} has no checkpoint")
-        if not found["before"]:
-            found["before"].append(habit(policy, tasks, settings.sampling.solve_tokens))
-        policy.load_adapter(last)
-        found["after"].append(habit(policy, tasks, settings.sampling.solve_tokens))
+    with Executor() as executor:
+        solver = Solver(Compact(), executor)
+        for run in args.runs:
+            settings = config.load(str(run / "config.yaml"))
+            policy = Policy.load(settings.model, settings.lora, settings.optim, settings.sampling, settings.loss)
+            tasks = [task for task in probe.tasks_for(settings, policy.folder) if task.kind is Kind.DEDUCTION]
+            last = checkpoint.latest(run)
+            if last is None:
+                sys.exit(f"{run} has no checkpoint")
+            if not found["before"]:
+                found["before"].append(habit(policy, solver, tasks, settings.sampling.solve_tokens))
+            policy.load_adapter(last)
+            found["after"].append(habit(policy, solver, tasks, settings.sampling.solve_tokens))
     print("| held-out deductions | worked out | right, worked out | right, at once | tokens, worked out | at once |")
     print("|---|---|---|---|---|---|")
     for when, habits in found.items():

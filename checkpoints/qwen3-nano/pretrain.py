@@ -190,16 +190,18 @@ def all_batches(
             index += 1
 
 
-def held_out_lessons(tokenizer: Any, count: int, worked: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deduction on held-out programs with right answers, worked out first or given at once."""
-    lessons = []
+def held_out_lessons(tokenizer: Any, count: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Deduction on held-out programs with right answers: given at once (`direct`), and `worked` out first."""
+    lessons: dict[str, list[Any]] = {"direct": [], "worked": []}
     for task in grammar.probe_tasks(1, count, PAIRS):
         if task.kind is Kind.DEDUCTION:
             prompt = grammar.COMPACT.solve(task)
-            steps = grammar.work_out(task.program, task.cases[0].input) if worked else ""
-            turn = (prompt.text, steps + grammar.COMPACT.reply(prompt, task.cases[0].output))
-            lessons.append(encode(tokenizer, grammar.Example(Role.SOLVE, task.kind, (turn,)), 1.0))
-    return pad(lessons)
+            answer = grammar.COMPACT.reply(prompt, task.cases[0].output)
+            steps = {"direct": "", "worked": grammar.work_out(task.program, task.cases[0].input)}
+            for name, row in lessons.items():
+                turn = (prompt.text, steps[name] + answer)
+                row.append(encode(tokenizer, grammar.Example(Role.SOLVE, task.kind, (turn,)), 1.0))
+    return {name: pad(row) for name, row in lessons.items()}
 
 
 def plain_weights(folder: Path) -> dict[str, Any]:
@@ -310,7 +312,7 @@ def main() -> None:
         return (negative * weights).sum() / weights.sum()
 
     gradient = nn.value_and_grad(model, loss)
-    probes = {name: held_out_lessons(tokenizer, 256, name == "worked") for name in ("direct", "worked")}
+    probes = held_out_lessons(tokenizer, 256)
 
     def held_out() -> dict[str, float]:
         """Held-out deductions: the chance of the whole right text given its first token, answered at once (`direct`)
