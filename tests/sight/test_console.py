@@ -114,6 +114,23 @@ def test_piped_there_is_one_aligned_row_a_step_within_80_columns(tmp_path: Path)
     assert all(edge == edges[0] for edge in edges)
 
 
+def test_the_last_screen_has_a_line_of_blocks_for_each_curve_within_80_columns(tmp_path: Path) -> None:
+    console = screen(80)
+    tracker = Tracker(tmp_path, settings(), console=console)
+    play(tracker)
+    before = len(text_of(console))
+    tracker.curves()
+    lines = text_of(console)[before:].splitlines()
+    names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in Kind]
+    assert [line.split()[0] for line in lines] == [*names, "entropy"]
+    assert {len(line.split()[2]) for line in lines} == {STEPS}
+    assert max(map(cell_len, lines)) <= 80
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name, line in zip(names, lines, strict=False):
+        first, last = (float(line.split()[i]) for i in (1, 3))
+        assert [first, last] == pytest.approx([rows[0][name], rows[-1][name]], rel=5e-3)
+
+
 def test_quiet_says_nothing_but_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = Tracker(tmp_path, settings(), quiet=True)
     play(tracker)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from azr_mlx import config, metrics
-from azr_mlx.types import Kind
+from azr_mlx.types import Kind, Role
 from tests.sight.runs import make_step
 
 
@@ -57,6 +57,15 @@ def test_duplicates_and_timeouts_are_counted() -> None:
         mine = [one.verdict.why for one in step.proposals if one.kind is kind]
         assert row[f"repeated/{kind}"] == mine.count("duplicate") / len(mine)
     assert row["timeouts"] == sum(one.verdict.why == "timeout" for one in step.proposals)
+
+
+def test_the_length_is_the_mean_tokens_of_a_role_and_kind() -> None:
+    step = make_step(3, 9, random.Random(5), config.load("nano"))
+    row = metrics.row(step, set(), dict.fromkeys(Kind, 160))
+    for role, said in ((Role.PROPOSE, step.proposals), (Role.SOLVE, step.attempts + step.solutions)):
+        for kind in Kind:
+            lengths = [len(one.rollout.completion.tokens) for one in said if one.kind is kind]
+            assert row[f"length/{role}/{kind}"] == pytest.approx(sum(lengths) / len(lengths))
 
 
 # Alarms: each is raised by rows in which one thing is wrong, and by nothing else.
