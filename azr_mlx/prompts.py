@@ -146,6 +146,8 @@ Put each input in its own ```input block: one argument list for `f`, arguments s
 Put the message in one ```message block. Think about what the inputs must cover before you write them.
 """
 
+# The example stands before the task, so that the task is what was read last: a model of 135M parameters then gave a
+# well-formed output in 22 of 48 replies instead of 3 (docs/learning.md).
 SOLVE = {
     Kind.DEDUCTION: """\
 ## Task: find the output
@@ -153,33 +155,52 @@ SOLVE = {
 Work out, step by step, what the function `f` returns for the given input. Give the value in an ```output block, as a
 Python literal: strings in quotes, several values as a tuple.
 
-{program}{given}
-For example, for `def f(a, b): return [a + b]` and the input `1, 2`:
+### Example
 
+```python
+def f(a, b):
+    return [a + b]
+```
+```input
+1, 2
+```
+Answer:
 ```output
 [3]
 ```
-""",
+
+### Your turn
+
+{program}{given}""",
     Kind.ABDUCTION: """\
 ## Task: find an input
 
 Work out, step by step, an input for which the function `f` returns the given output. Any input that does so is right.
 Give it in an ```input block, as the argument list of one call: arguments separated by commas, strings in quotes.
 
-{program}{given}
-For example, for `def f(a, b): return [a + b]` and the output `[3]`:
+### Example
 
+```python
+def f(a, b):
+    return [a + b]
+```
+```output
+[3]
+```
+Answer:
 ```input
 1, 2
 ```
-""",
+
+### Your turn
+
+{program}{given}""",
     Kind.INDUCTION: """\
 ## Task: find the function
 
 Find the Python function `f` that maps each input to its output. Your function is tested on further, hidden inputs, so
 look for the general rule. Try it on every pair and correct it if one does not fit.
 
-{given}{message}
 {rules}
 
 Give the code in one ```python block, for example:
@@ -188,7 +209,10 @@ Give the code in one ```python block, for example:
 def f(a):
     return a
 ```
-""",
+
+### Your turn
+
+{given}{message}""",
 }
 
 
