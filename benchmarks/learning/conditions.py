@@ -72,6 +72,19 @@ def propose_from_grammar() -> None:
     trainer.Game.draw = draw
 
 
+def probe_every_kind() -> None:
+    """The kinds that are not played are held out as well, so that the means of all conditions are of the same tasks."""
+    from azr_mlx import config, probe
+    from azr_mlx.types import Kind
+
+    real = probe.tasks_for
+
+    def tasks_for(settings: Any, folder: Path | None) -> Any:
+        return real(config.with_values(settings, {"tasks.kinds": tuple(map(str, Kind))}), folder)
+
+    probe.tasks_for = tasks_for
+
+
 def allow_duplicates() -> None:
     """Only held-out tasks are refused, so a proposer is paid for repeating itself."""
     from azr_mlx.buffer import Buffer, program_key
@@ -108,8 +121,9 @@ CONDITIONS = {
     ),
     "solver-only": Condition("the proposer is not trained", ("batch.train_proposer=false",)),
     "no-references": Condition("proposals without examples", ("tasks.references=0",)),
-    "deduction-only": Condition("one kind", ("tasks.kinds=[deduction]",)),
-    "no-induction": Condition("two kinds", ("tasks.kinds=[deduction, abduction]",)),
+    "deduction-only": Condition("one kind, deduction", ("tasks.kinds=[deduction]",), probe_every_kind),
+    "abduction-only": Condition("one kind, abduction", ("tasks.kinds=[abduction]",), probe_every_kind),
+    "no-induction": Condition("two kinds, no induction", ("tasks.kinds=[deduction, abduction]",), probe_every_kind),
     "no-attempts": Condition("attempts are not trained on (the paper)", ("batch.train_attempts=false",)),
     "paper-unlearnable": Condition("unlearnable proposals get 0, not -0.5", ("reward.unlearnable=0",)),
     "variance": Condition("learnability 4r(1 - r)", ("reward.learnability=variance",)),
