@@ -121,6 +121,7 @@ CONDITIONS = {
     ),
     "solver-only": Condition("the proposer is not trained", ("batch.train_proposer=false",)),
     "no-references": Condition("proposals without examples", ("tasks.references=0",)),
+    "one-reference": Condition("proposals with one example", ("tasks.references=1",)),
     "deduction-only": Condition("one kind, deduction", ("tasks.kinds=[deduction]",), probe_every_kind),
     "abduction-only": Condition("one kind, abduction", ("tasks.kinds=[abduction]",), probe_every_kind),
     "no-induction": Condition("two kinds, no induction", ("tasks.kinds=[deduction, abduction]",), probe_every_kind),

@@ -3,7 +3,8 @@
     python benchmarks/learning/run.py default solver-only rank-4 --seeds 0 1 --steps 100 --probe-every 50
     python benchmarks/learning/standings.py logs/learning --at 100
 
-Takes every run folder `<condition>-<seed>` that was probed at that step, longer runs too, and any number of seeds of each.
+Takes every run folder `<condition>-<seed>` that was probed at that step: longer runs too, and any number of seeds.
+Minutes depend on what else the machine did; the thousands of solver rollouts beside them do not.
 
 The interval of a difference pools the spread over seeds of all conditions, as a one-way analysis of variance does: a
 condition of one seed borrows its spread from the others. It holds for one comparison; among twenty true equals, one is
@@ -22,13 +23,14 @@ from statistics import fmean
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
+import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 from run import STUDENT, row  # noqa: E402
 
-from azr_mlx.report import PHASES  # noqa: E402
 from azr_mlx.report import story as stories  # noqa: E402
 
 NORMAL = 1.96
+CURVES = (("probe/mean", "minutes"), ("probe_greedy/mean", "rollouts"))
 
 
 def student(freedom: int) -> float:
@@ -55,29 +57,31 @@ def beside(mine: Sequence[float], first: Sequence[float], spread: float, freedom
     return f"{change:+.1f} ± {half:.1f}{' *' if abs(change) > half else ''}"
 
 
-def reached(run: Path, at: int) -> tuple[float, float, float] | None:
-    """Held-out solve rates in percent after `at` steps (temperature 1, greedy), and seconds a step up to there."""
+def reached(run: Path, at: int) -> tuple[float, ...] | None:
+    """After `at` steps: held-out solve rates in percent (T=1, greedy), minutes, thousands of solver rollouts."""
     story = stories.read(run)
-    found = [dict(story.points(name)).get(at) for name in ("probe/mean", "probe_greedy/mean")]
-    if found[0] is None or found[1] is None:
+    steps = [int(step) for step, _ in story.points("probe/mean")]
+    if at not in steps:
         return None
-    spent = [sum(row.get(f"seconds/{phase}", 0.0) for phase in PHASES) for row in story.rows[:at]]
-    return 100 * found[0], 100 * found[1], fmean(spent)
+    points = [figure.curve(run, *what)[steps.index(at)] for what in CURVES]
+    return points[0][1], points[1][1], points[0][0], points[1][0]
 
 
-def table(runs: Mapping[str, Sequence[tuple[float, float, float]]], first: str, at: int) -> str:
+def table(runs: Mapping[str, Sequence[tuple[float, ...]]], first: str, at: int) -> str:
     """Markdown: a line for each condition, the best at temperature 1 first."""
     spreads = [pooled([[one[i] for one in runs[name]] for name in runs]) for i in (0, 1)]
-    head = ["condition", "seeds", f"T=1, {at} steps", f"beside {first}", "greedy", f"beside {first}", "seconds a step"]
+    rates = [f"T=1, {at} steps", f"beside {first}", "greedy", f"beside {first}"]
+    head = ["condition", "seeds", *rates, "minutes", "rollouts"]
     lines = [row(head), row(["---"] * len(head))]
     for name in sorted(runs, key=lambda name: -fmean(one[0] for one in runs[name])):
         cells = [f"`{name}`: {CONDITIONS[name].meaning}", str(len(runs[name]))]
         for i in (0, 1):
             mine, others = [[one[i] for one in runs[key]] for key in (name, first)]
             cells += [f"{fmean(mine):.1f}", beside(mine, others, *spreads[i]) if name != first else ""]
-        lines.append(row([*cells, f"{fmean(one[2] for one in runs[name]):.1f}"]))
+        minutes, rollouts = (fmean(one[i] for one in runs[name]) for i in (2, 3))
+        lines.append(row([*cells, f"{minutes:.1f}", f"{rollouts:.1f}k"]))
     (spread, freedom), (greedy, _) = spreads
-    lines.append(f"\nOver seeds: ±{spread:.2f} and greedy ±{greedy:.2f} (standard deviations, {freedom} degrees of freedom).")
+    lines.append(f"\nDeviation over seeds: {spread:.2f}, greedy {greedy:.2f} ({freedom} degrees of freedom).")
     return "\n".join(lines) + "\n"
 
 
@@ -87,7 +91,7 @@ def main() -> None:
     parser.add_argument("--at", type=int, required=True, help="step whose probe is read")
     parser.add_argument("--beside", default="default", help="condition that the others are compared with")
     args = parser.parse_args()
-    runs: dict[str, list[tuple[float, float, float]]] = {}
+    runs: dict[str, list[tuple[float, ...]]] = {}
     for folder in args.folders:
         for run in sorted(folder.glob("*-*/")):
             name = run.name.rpartition("-")[0]
