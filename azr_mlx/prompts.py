@@ -147,7 +147,7 @@ Put the message in one ```message block. Think about what the inputs must cover 
 """
 
 # The example stands before the task, so that the task is what was read last: a model of 135M parameters then gave a
-# well-formed output in 22 of 48 replies instead of 3 (docs/learning.md).
+# well-formed output in 22 of 48 replies instead of 3 (docs/LOG.md).
 SOLVE = {
     Kind.DEDUCTION: """\
 ## Task: find the output
