@@ -24,9 +24,8 @@ PANELS = ("probe/mean", "probe/deduction", "probe/abduction", "probe/induction")
 COLOURS = ("#0f766e", "#b45309", "#6d28d9", "#be123c", "#1d4ed8", "#4d7c0f", "#737373")
 
 
-def curve(run: Path, name: str, against: str) -> list[tuple[float, float]]:
+def curve(story: stories.Story, name: str, against: str) -> list[tuple[float, float]]:
     """(minutes or thousands of solver rollouts, solve rate in percent) at every probe of a run."""
-    story = stories.read(run)
     assert story.settings is not None
     minutes, rollouts = [0.0], [0.0]
     for row in story.rows:
@@ -60,13 +59,14 @@ def draw(conditions: dict[str, list[Path]], target: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "azr"  # the same input, the same file
     from matplotlib import pyplot
 
+    read = {condition: [stories.read(run) for run in runs] for condition, runs in conditions.items()}
     figure, grid = pyplot.subplots(2, len(PANELS), figsize=(14, 6.4), sharey="col", layout="constrained")
     rows: Any = grid
     for axes, against in zip(rows, ("minutes", "rollouts"), strict=True):
         for panel, name in zip(axes, PANELS, strict=True):
-            for colour, (condition, runs) in zip(COLOURS, conditions.items(), strict=False):
-                x, mean, low, high = mean_curve([curve(run, name, against) for run in runs])
-                panel.plot(x, mean, color=colour, marker="o", markersize=3, label=f"{condition} ({len(runs)})")
+            for colour, (condition, told) in zip(COLOURS, read.items(), strict=False):
+                x, mean, low, high = mean_curve([curve(story, name, against) for story in told])
+                panel.plot(x, mean, color=colour, marker="o", markersize=3, label=f"{condition} ({len(told)})")
                 panel.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             panel.set_title(name.removeprefix("probe/"), fontsize=10)
             panel.set_xlabel("minutes" if against == "minutes" else "solver rollouts (thousands)")

@@ -25,20 +25,11 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
-from run import STUDENT, row  # noqa: E402
+from run import row, student  # noqa: E402
 
 from azr_mlx.report import story as stories  # noqa: E402
 
-NORMAL = 1.96
 CURVES = (("probe/mean", "minutes"), ("probe_greedy/mean", "rollouts"))
-
-
-def student(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t, at worst 0.3 % off beyond the table (Fisher's expansion)."""
-    if freedom <= len(STUDENT):
-        return STUDENT[freedom - 1]
-    z = NORMAL
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -63,7 +54,7 @@ def reached(run: Path, at: int) -> tuple[float, ...] | None:
     steps = [int(step) for step, _ in story.points("probe/mean")]
     if at not in steps:
         return None
-    points = [figure.curve(run, *what)[steps.index(at)] for what in CURVES]
+    points = [figure.curve(story, *what)[steps.index(at)] for what in CURVES]
     return points[0][1], points[1][1], points[0][0], points[1][0]
 
 

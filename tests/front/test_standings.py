@@ -1,7 +1,8 @@
-"""The order of the ablations: what its intervals are, and that a condition of one seed has one too."""
+"""The tables of the ablations: intervals, also of a condition of one seed, and what became of replies."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "learning"
 sys.path.insert(0, str(FOLDER))
-standings = pytest.importorskip("standings", reason="a sdist without benchmarks/")
+run = pytest.importorskip("run", reason="a sdist without benchmarks/")
+replies, standings = (pytest.importorskip(name) for name in ("replies", "standings"))
 
 
 def test_the_deviation_is_that_within_the_conditions() -> None:
@@ -18,7 +20,7 @@ def test_the_deviation_is_that_within_the_conditions() -> None:
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (9, 2.262), (10, 2.228), (20, 2.086), (120, 1.980)])
 def test_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
-    assert standings.student(freedom) == pytest.approx(quantile, rel=3e-3)
+    assert run.student(freedom) == pytest.approx(quantile, rel=3e-3)
 
 
 def test_a_difference_is_marked_when_its_interval_leaves_zero_out() -> None:
@@ -39,3 +41,21 @@ def test_the_best_condition_stands_first_and_one_seed_borrows_its_interval() -> 
     assert "| 60.0 | +13.0 ± 22.0 | 51.0 | +0.0 ± 22.0 |" in lines[2]
     assert lines[3].startswith("| `default`")
     assert "| 2 | 47.0 |  | 51.0 |  | 5.0 | 25.0k |" in lines[3]
+
+
+def test_replies_are_counted_by_third_and_named_by_what_became_of_them(tmp_path: Path) -> None:
+    (tmp_path / "rollouts").mkdir()
+    said = {
+        0: ("propose", False, False, "no input block"),
+        1: ("propose", True, True, "ok"),
+        2: ("solve", True, False, "ok"),
+        3: ("solve", True, True, "ok"),
+        4: ("solve", False, False, "no answer block"),
+        5: ("solve", True, True, "ok"),
+    }
+    for step, (role, valid, correct, why) in said.items():
+        line = {"role": role, "kind": "deduction", "valid": valid, "correct": correct, "why": why}
+        (tmp_path / "rollouts" / f"step-{step:06d}.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    found = replies.counts(tmp_path)
+    assert found["propose", "deduction"] == [{"no input block": 1, "valid": 1}, {}, {}]
+    assert found["solve", "deduction"] == [{}, {"wrong": 1, "right": 1}, {"no answer block": 1, "right": 1}]

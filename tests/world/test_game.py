@@ -181,6 +181,21 @@ def test_equal_answers_run_once(executor):
     assert solver.judge(rollout)().correct
 
 
+@pytest.mark.parametrize(
+    ("task", "end"),
+    [
+        (Task(Kind.DEDUCTION, SQUARE.program, SQUARE.cases), "### Your turn\n\n```python\n{}\n```\n```input\n4\n```\n"),
+        (SQUARE, "### Your turn\n\n```python\n{}\n```\n```output\n16\n```\n"),
+        (DOUBLE, "```input_2\n2\n```\n```output_2\n4\n```\n```message\ndouble\n```\n"),
+    ],
+    ids=lambda value: str(value.kind) if isinstance(value, Task) else "",
+)
+def test_a_solver_reads_its_task_last(task, end):
+    letter = TAGS.letters.solve(task)
+    assert letter.endswith(end.format(task.program))
+    assert letter.index("xample") < letter.index("### Your turn")
+
+
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("kind", Kind)
 def test_every_letter_opens_the_reply_that_its_parser_reads(role, kind):
