@@ -1,6 +1,6 @@
 """A run's adapter for mlx-lm, PEFT and transformers, checked against the policy that it was written from."""
 
-from azr_mlx.export.export import (
+from azr_mlx.export.pipeline import (
     DTYPES,
     FORMATS,
     Tensor,

@@ -26,7 +26,7 @@ class Profile:
     name: str  # "metal", "cuda" or "cpu"
     device_name: str
     memory: int
-    library: str | None = None
+    blas: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
