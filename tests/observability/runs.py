@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from azr_mlx import config, files
-from azr_mlx.run import metrics
 from azr_mlx.executor import rules
+from azr_mlx.run import metrics
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Step, Stop, Task, Update, Verdict
 
 HOSTILE = (
