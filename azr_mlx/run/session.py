@@ -205,7 +205,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
                 scores = score.row()
                 tracker.say(_probe_line(f"after {step} steps", score))
                 if settings.evaluation.bench:
-                    from azr_mlx.evaluation.command import evaluate_slice
+                    from azr_mlx.evaluation.run import evaluate_slice
 
                     bench, few = settings.evaluation.bench, settings.evaluation.bench_limit
                     scores |= evaluate_slice(policy, executor, bench, few, model=settings.model.id)
