@@ -275,7 +275,7 @@ def eval_(
 
     from azr_mlx.evaluation.command import EvalOptions, eval_command
     from azr_mlx.evaluation.plan import Choice
-    from azr_mlx.run import session
+    from azr_mlx.versions import result_versions
 
     choices = tuple(
         Choice(
@@ -291,7 +291,7 @@ def eval_(
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
         bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
-    return eval_command(options, session.versions())
+    return eval_command(options, result_versions())
 
 
 # -- export -------------------------------------------------------------------------------------------------
@@ -341,9 +341,9 @@ def export(
     repositories = exporter.repositories(push, wanted) if push else {}
     if push and not dry_run:
         exporter.check_hub()
-    found = exporter.find(source if source is not None else newest_run())
+    found = exporter.find_source(source if source is not None else newest_run())
     target = out or exporter.default_target(found)
-    written = exporter.export(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
+    written = exporter.export_checkpoint(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
     for one in written:
         click.echo(f"{one.format:<5} {one.check.words()}")
     if dry_run:

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "paths"),
+    ("errors", "types", "paths", "files", "terminal", "versions"),
     ("config",),
     ENVIRONMENT,
     MODEL,

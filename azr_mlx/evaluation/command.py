@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +18,8 @@ from azr_mlx.evaluation.record import RESULTS, Evaluation, Identity, compare_eva
 from azr_mlx.evaluation.run import evaluate, score_completions
 from azr_mlx.evaluation.table import show_results
 from azr_mlx.executor import Executor, SandboxUnavailable
+from azr_mlx.files import sha256
+from azr_mlx.model.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from azr_mlx.run import checkpoint
 
 
@@ -111,7 +112,7 @@ def _adapter(given: Path) -> Path:
     folder = (
         given if (given / "adapters.safetensors").is_file() else checkpoint.latest(given) if given.is_dir() else None
     )
-    if folder is None or not (folder / "adapter_config.json").is_file():
+    if folder is None or not (folder / ADAPTER_CONFIG).is_file():
         hint = (
             "a PEFT adapter; give the folder of the MLX one"
             if (given / "adapter_model.safetensors").is_file()
@@ -126,15 +127,10 @@ def load_policy(options: EvalOptions, adapter: Path | None) -> tuple[Any, Identi
     lora, name = config.LoraConfig(rank=1), options.model
     if adapter is not None:
         try:
-            described = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-            parameters = described["lora_parameters"]
-            lora = config.LoraConfig(
-                rank=int(parameters["rank"]), scale=float(parameters["scale"]), layers=int(described["num_layers"]),
-                keys=tuple(parameters.get("keys") or ()),
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UsageError(f"{adapter / 'adapter_config.json'} does not describe a LoRA adapter of mlx_lm") from None
-        name = name or str(described.get("model") or "")
+            described = read_adapter_config(adapter)
+        except (OSError, ValueError):
+            raise UsageError(f"{adapter / ADAPTER_CONFIG} does not describe a LoRA adapter of mlx_lm") from None
+        lora, name = described.lora, name or described.model
     name = name or config.ModelConfig().id
     from azr_mlx.model.policy import Policy
 
@@ -153,7 +149,7 @@ def load_policy(options: EvalOptions, adapter: Path | None) -> tuple[Any, Identi
         )
     except ValueError as error:
         raise AzrError(f"{adapter or name} does not fit {name}: {error}") from None
-    digest = hashlib.sha256((adapter / "adapters.safetensors").read_bytes()).hexdigest() if adapter else ""
+    digest = sha256(adapter / "adapters.safetensors") if adapter else ""
     bits = (policy.settings.get("quantization") or {}).get("bits")
     precision = f"{bits} bit" if bits else "full precision"
     return policy, Identity(name, _weights(policy.folder), precision, options.thinking, str(adapter or ""), digest)

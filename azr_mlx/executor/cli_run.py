@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from azr_mlx.executor.pool import (
     StdinJob,
     find_layers,
 )
+from azr_mlx.terminal import printable
 
 _PURPOSE = {
     "namespaces": "no network, own process numbers, no shared memory with others",
@@ -31,16 +31,6 @@ _PURPOSE = {
     "seccomp": "no new processes, other programs, sockets, tracing or exotic system calls",
     "seatbelt": "macOS sandbox: no network, no other programs, no reading at home, no writing elsewhere",
 }
-
-
-def printable(text: str) -> str:
-    """Text of a program, safe for a terminal: every control and bidirectional character becomes its escape."""
-    return "".join(
-        mark
-        if mark in "\n\t" or unicodedata.category(mark)[0] != "C"
-        else mark.encode("unicode_escape", "surrogatepass").decode()
-        for mark in text
-    )
 
 
 def outcome_record(outcome: Outcome, layers: LayerReport) -> dict[str, Any]:

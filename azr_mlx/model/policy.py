@@ -31,6 +31,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
 
@@ -510,7 +511,7 @@ class Policy:
             "lora_parameters": self.lora_parameters,
             "model": self.config.id,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(description, indent=2) + "\n")
 
     def load_adapter(self, folder: Path) -> None:
         """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""

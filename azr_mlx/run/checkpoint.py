@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from azr_mlx.errors import AzrError
+from azr_mlx.files import sha256, sync, write_text
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer
 
@@ -38,16 +38,6 @@ class Saved(Protocol):
     def load_state(self, state: Mapping[str, Any]) -> None: ...
 
     def save_adapter(self, folder: Path) -> None: ...
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by new text, atomically: a reader sees the old file or the new one."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 @contextlib.contextmanager
@@ -87,11 +77,11 @@ def save(
                 **(extra or {}),
                 "step": step,
                 "running": {name: list(pair) for name, pair in running.moments.items()},
-                "files": {path.name: _hash(path) for path in sorted(fresh.iterdir())},
+                "files": {path.name: sha256(path) for path in sorted(fresh.iterdir())},
             }
             (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n")
             for path in fresh.iterdir():
-                _sync(path)
+                sync(path)
             if target.exists():  # the same step, written again after a resume
                 shutil.rmtree(target)
             fresh.replace(target)
@@ -125,7 +115,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         for name, digest in state["files"].items():
-            if _hash(folder / name) != digest:
+            if sha256(folder / name) != digest:
                 raise AzrError(f"{folder / name} is damaged: delete {folder} to go on from the checkpoint before it")
     except FileNotFoundError as error:
         raise AzrError(f"{folder} is not a checkpoint: it has no {Path(error.filename).name}") from None
@@ -180,15 +170,3 @@ def lock(run: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

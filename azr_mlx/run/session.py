@@ -14,16 +14,17 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from azr_mlx import __version__, config, paths
+from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
+from azr_mlx.files import write_text
 from azr_mlx.run import checkpoint
+from azr_mlx.versions import result_versions
 
 
 class Interrupt:
@@ -114,17 +115,6 @@ def _executor(settings: config.Config) -> Executor:
         raise AzrError(str(error)) from None
 
 
-def versions() -> dict[str, str]:
-    """What a result depends on."""
-    found = {"azr_mlx": __version__, "python": sys.version.split()[0]}
-    for package in ("mlx", "mlx-lm", "numpy", "transformers", "scipy-openblas32"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _play(settings: config.Config, run: Path, start: Path | None, executor: Executor, quiet: bool) -> int:
     from azr_mlx import trainer
     from azr_mlx.model import device
@@ -159,8 +149,8 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
         state |= checkpoint.load(start, policy, buffer, game.running)
         tracker.say(f"resuming {run} after step {state['step']}")
     with checkpoint.plain_errors(f"run folder {run}"):
-        checkpoint.write_text(run / "config.yaml", config.dump(replace(settings, name=run.name)))
-        checkpoint.write_text(run / "versions.json", json.dumps(versions() | {"device": profile.device_name}, indent=1))
+        write_text(run / "config.yaml", config.dump(replace(settings, name=run.name)))
+        write_text(run / "versions.json", json.dumps(result_versions() | {"device": profile.device_name}, indent=1))
     first = int(state.get("step", 0))
     tracker.rewind(first)
     tracker.say(f"run {paths.shown(run)}   model {settings.model.id}   {profile.name}: {profile.device_name}")
@@ -259,9 +249,14 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
         tracker.table(
             held_out.compare(before, after), f"{len(tasks)} held-out tasks, {settings.evaluation.samples} samples each"
         )
-        result = {"before": before.state(), "after": after.state(), "seconds": state["seconds"], "versions": versions()}
+        result = {
+            "before": before.state(),
+            "after": after.state(),
+            "seconds": state["seconds"],
+            "versions": result_versions(),
+        }
         with checkpoint.plain_errors(f"result of {run}"):
-            checkpoint.write_text(run / "probe.json", json.dumps(result) + "\n")
+            write_text(run / "probe.json", json.dumps(result) + "\n")
     if settings.tracking.report:
         from azr_mlx import report
 

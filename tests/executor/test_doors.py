@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from azr_mlx.executor import LayerReport, seatbelt
-from azr_mlx.executor.cli_run import layer_lines, printable, run_file
+from azr_mlx.executor.cli_run import layer_lines, run_file
+from azr_mlx.terminal import printable
 
 
 def test_run_prints_the_verdict_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
