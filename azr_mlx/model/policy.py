@@ -146,7 +146,6 @@ class Policy:
         mx.eval(model.parameters(), self.optimizer.state)
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
-        self._reference = False
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None

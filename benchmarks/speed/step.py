@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +34,7 @@ class Watch:
     """Seconds by part. A part inside another one counts for itself alone."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open: list[list[float]] = []
 
     @contextmanager
@@ -70,7 +70,7 @@ class Jobs:
             work.future.add_done_callback(lambda _: self.intervals.append((start, clock())))
             return work
 
-        executor._submit = watched  # type: ignore[method-assign]
+        executor._submit = watched  # type: ignore[method-assign, assignment]
 
     def busy(self) -> float:
         """Seconds in which at least one job was under way."""
