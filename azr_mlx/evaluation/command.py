@@ -20,7 +20,7 @@ from azr_mlx.evaluation.table import show_results
 from azr_mlx.executor import Executor, SandboxUnavailable
 from azr_mlx.files import sha256
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG, read_adapter_config
-from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _evaluations(
 def _adapter(given: Path) -> Path:
     """The adapter folder that a path means: itself, or the newest checkpoint of a run. Raises UsageError."""
     folder = (
-        given if (given / "adapters.safetensors").is_file() else checkpoint.latest(given) if given.is_dir() else None
+        given if (given / "adapters.safetensors").is_file() else RunFolder(given).latest() if given.is_dir() else None
     )
     if folder is None or not (folder / ADAPTER_CONFIG).is_file():
         hint = (

@@ -14,7 +14,7 @@ from azr_mlx.export.formats import DTYPES
 from azr_mlx.export.source import AdapterSource
 from azr_mlx.export.verify import Check
 from azr_mlx.files import sha256
-from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.versions import package_versions
 
 
@@ -93,7 +93,7 @@ def _metrics(source: AdapterSource) -> dict[str, float]:
         from azr_mlx.run.held_out import Score
 
         scores = json.loads((source.run / "probe.json").read_text())
-        newest = checkpoint.latest(source.run)
+        newest = RunFolder(source.run).latest()
         if newest is not None and newest.samefile(source.folder):  # `after` is of the run's last policy
             for when in ("before", "after"):
                 found[f"probe/mean {when}"] = Score.from_state(scores[when]).mean

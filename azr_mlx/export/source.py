@@ -11,6 +11,7 @@ from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.model import weights
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def find_source(path: str | Path) -> AdapterSource:
         raise UsageError(f"there is no run or checkpoint {path}")
     folder = folder.resolve()
     run = folder if (folder / "config.yaml").is_file() else None
-    if run is not None or (checkpoint.steps(folder) and not (folder / "adapters.safetensors").is_file()):
-        newest = checkpoint.latest(folder)
+    if run is not None or (RunFolder(folder).checkpoints() and not (folder / "adapters.safetensors").is_file()):
+        newest = RunFolder(folder).latest()
         if newest is None:
             raise UsageError(
                 f"{path} has no checkpoint yet: train it first (a run keeps one every checkpoint.every steps)"
