@@ -110,13 +110,13 @@ def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
 
     Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
     """
-    from azr_mlx.evaluation.data import read_rows
+    from azr_mlx.evaluation.data import read_data_file
 
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_data_file(path), start=1):
         if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
             raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
         task = str(row["task_id"])

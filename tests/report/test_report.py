@@ -20,7 +20,7 @@ from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
 from azr_mlx.report import run_data, svg
 from azr_mlx.report.page import TEMPLATE
-from tests.observability.runs import HOSTILE, make_run
+from tests.report.runs import HOSTILE, make_run
 
 
 class Page(HTMLParser):
