@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,6 +84,7 @@ class Session:
     interrupt: Interrupt
     state: RunState
     resumed: bool
+    clock: Callable[[], float] = time.monotonic  # seconds
     updates_lost: int = 0  # steps in a row whose gradient was not finite
 
     # The start --------------------------------------------------------------------------------------------------
@@ -257,9 +258,9 @@ class Session:
     @contextmanager
     def training_time(self) -> Iterator[None]:
         """Count a step's seconds: `minutes` are of training, evaluations come on top."""
-        began = time.monotonic()
+        began = self.clock()
         yield
-        self.state.seconds += time.monotonic() - began
+        self.state.seconds += self.clock() - began
 
     @contextmanager
     def saved_on_error(self) -> Iterator[None]:
