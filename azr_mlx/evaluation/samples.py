@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.evaluation.data import read_data_file
 from azr_mlx.files import write_text
 
 
@@ -110,8 +111,6 @@ def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
 
     Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
     """
-    from azr_mlx.evaluation.data import read_data_file
-
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
