@@ -48,14 +48,8 @@ def export_checkpoint(
     model's card says. dry_run: load, check sizes, say what would be done, write nothing.
     Raises UsageError (existing target, unknown format), AzrError (disk, damaged files, an effect that was lost).
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"--format {name}: the formats are {', '.join(FORMATS)}")
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
     target = target.expanduser().absolute()
-    if target.exists() or target.is_symlink():
-        raise UsageError(f"{target} exists: name another folder with --out, or remove it")
+    _check_request(formats, target, dtype)
     policy = running_policy(source)
     if not policy.backbone.plain and set(formats) - {"mlx"}:
         kind = policy.settings.get("model_type")
@@ -73,26 +67,11 @@ def export_checkpoint(
     try:
         fresh.mkdir(parents=True)
         for name in formats:
-            folder = fresh / name
-            folder.mkdir()
-            if name == "mlx":
-                policy.save_adapter(folder)
-            elif name == "peft":
-                write_peft(policy, folder, origin)
-            else:
-                write_fused(policy, folder, dtype, adapters=name == "hf")
+            _write_format(policy, name, fresh / name, dtype, origin)
         checks = check_folders(policy, check_rows(policy, source), {name: fresh / name for name in formats})
         _refuse_lost(checks, dtype)
         for name in formats:
-            facts = manifest_facts(source, policy, name, dtype, origin, checks[name])
-            (fresh / name / "README.md").write_text(model_card(facts), encoding="utf-8")
-            facts["files"] = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in sorted((fresh / name).iterdir())
-            }
-            (fresh / name / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            for path in (fresh / name).iterdir():
-                sync(path)
+            _describe(fresh / name, manifest_facts(source, policy, name, dtype, origin, checks[name]))
         fresh.replace(target)
     except OSError as error:
         raise AzrError(f"{target} cannot be written: {error.strerror or error}; nothing was left behind") from None
@@ -105,6 +84,36 @@ def export_checkpoint(
         size = sum(path.stat().st_size for path in (target / name).iterdir())
         done.append(ExportedFolder(name, target / name, size, checks[name]))
     return done
+
+
+def _check_request(formats: Sequence[str], target: Path, dtype: str) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--format {name}: the formats are {', '.join(FORMATS)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"{target} exists: name another folder with --out, or remove it")
+
+
+def _write_format(policy: Any, format_: str, folder: Path, dtype: str, origin: str) -> None:
+    folder.mkdir()
+    if format_ == "mlx":
+        policy.save_adapter(folder)
+    elif format_ == "peft":
+        write_peft(policy, folder, origin)
+    else:
+        write_fused(policy, folder, dtype, adapters=format_ == "hf")
+
+
+def _describe(folder: Path, facts: dict[str, Any]) -> None:
+    """Add the model card and the manifest to a folder, which is then on the device, whole."""
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
+    text = json.dumps({**facts, "files": files}, indent=2) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    for path in folder.iterdir():
+        sync(path)
 
 
 def _refuse_lost(checks: Mapping[str, Check], dtype: str) -> None:

@@ -13,7 +13,7 @@ from azr_mlx import config, report
 from azr_mlx.errors import AzrError
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.tracker import Tracker
-from tests.observability.test_console import play, screen
+from tests.run.test_console import play, screen
 
 
 @pytest.fixture
