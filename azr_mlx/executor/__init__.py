@@ -7,18 +7,8 @@
 Never imports mlx. docs/security.md says what is confined where, and what is not.
 """
 
-from azr_mlx.executor.pool import (
-    Executor,
-    Job,
-    LayerReport,
-    Limits,
-    Outcome,
-    SandboxUnavailable,
-    Status,
-    StdinJob,
-    TestJob,
-    find_layers,
-)
+from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
+from azr_mlx.executor.pool import Executor, LayerReport, SandboxUnavailable, find_layers
 
 __all__ = [
     "Executor",

@@ -10,17 +10,9 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from azr_mlx.executor.jobs import Job, Limits, Outcome, StdinJob
 from azr_mlx.executor.literals import LiteralError, check_arguments
-from azr_mlx.executor.pool import (
-    Executor,
-    Job,
-    LayerReport,
-    Limits,
-    Outcome,
-    SandboxUnavailable,
-    StdinJob,
-    find_layers,
-)
+from azr_mlx.executor.pool import Executor, LayerReport, SandboxUnavailable, find_layers
 
 _PURPOSE = {
     "namespaces": "no network, own process numbers, no shared memory with others",

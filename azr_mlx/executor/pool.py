@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
 import json
 import marshal
 import os
@@ -33,110 +32,17 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from azr_mlx.executor import seatbelt, values
+from azr_mlx.executor import seatbelt, values, wire
+from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
 
-_HEADER = struct.Struct("<I")
-_JOB = struct.Struct("<ddQQQI")  # the limits, then the length of the job
-_REPLY = struct.Struct("<BddQIIII")  # see zygote.py
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
 _TRIES = 3
 MAX_JOB_BYTES = 32 << 20
 
 
-class Status(enum.StrEnum):
-    """How a program ended. Only OK carries values; SANDBOX_ERROR alone says nothing about the program."""
-
-    OK = "ok"
-    EXCEPTION = "exception"  # an exception left the program; detail is "Type: message (line n)"
-    TIMEOUT = "timeout"  # detail is "wall" or "cpu"
-    MEMORY = "memory"  # over its memory limit
-    OUTPUT_LIMIT = "output-limit"  # wrote more to stdout or stderr than allowed
-    KILLED = "killed"  # by a signal that the executor did not send; detail is its name
-    EXITED_EARLY = "exited-early"  # ended its process or raised SystemExit before the result was there
-    FORBIDDEN = "forbidden"  # did what the confinement denies, and did not survive the refusal
-    BAD_RESULT = "bad-result"  # returned what is not plain data, or is too large or too deep
-    NOT_DETERMINISTIC = "not-deterministic"  # two runs differed
-    FAILED = "failed"  # a test's assertion did not hold (test jobs only)
-    SANDBOX_ERROR = "sandbox-error"  # the harness failed, repeatedly; judge nothing by it
-
-
 class SandboxUnavailable(RuntimeError):
     """Level `strict` was asked for, and this machine offers no sufficient confinement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one program may use. Exceeding a limit ends the program and is told by its status."""
-
-    wall_seconds: float = 5.0
-    cpu_seconds: float = 5.0
-    memory_mb: int = 512  # beyond what the bare interpreter maps
-    output_bytes: int = 1 << 20  # of stdout and of stderr, each
-    result_bytes: int = 1 << 20  # of the encoded values
-
-    def __post_init__(self) -> None:
-        if not (0 < self.wall_seconds < 86400 and 0 < self.cpu_seconds < 86400):
-            raise ValueError("wall_seconds and cpu_seconds must be above 0 and below one day")
-        if self.memory_mb < 1 or self.output_bytes < 1 or self.result_bytes < 16:
-            raise ValueError("memory_mb, output_bytes and result_bytes must be positive")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Call `function` of `program` once for each input, each time in a fresh execution of the program.
-
-    An input is the text of exactly one call's arguments ("1, x=[2]"); it is evaluated in the program's namespace,
-    inside the sandbox.
-    """
-
-    program: str
-    inputs: tuple[str, ...]
-    function: str = "f"
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TestJob:
-    """Run `program`, then `test` in the same namespace; `entry_point` is passed to the test's `check`, if given."""
-
-    __test__ = False  # not a test of pytest
-    program: str
-    test: str
-    entry_point: str = ""
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StdinJob:
-    """Run `program` as a script that reads `stdin`; the outcome's `stdout` is its answer."""
-
-    program: str
-    stdin: str = ""
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a job. Text in `detail`, `stdout` and `stderr` is the program's: escape it before a terminal."""
-
-    status: Status
-    values: tuple[object, ...] = ()
-    detail: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory: int = 0  # bytes resident, the interpreter's own included
-
-    @property
-    def ok(self) -> bool:
-        return self.status is Status.OK
-
-    @property
-    def value(self) -> object:
-        """The value of a job with one input. Raises IndexError when there is none."""
-        return self.values[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +99,7 @@ class _Work:
         body = marshal.dumps((mode, str(job.program), rest, limits.result_bytes))
         self.payload = body
         if len(body) <= MAX_JOB_BYTES:
-            head = _JOB.pack(
+            head = wire.JOB.pack(
                 limits.wall_seconds,
                 limits.cpu_seconds,
                 limits.memory_mb << 20,
@@ -462,11 +368,11 @@ class Executor:
             self._fail(slot, "died")
             return
         slot.received += piece
-        while len(slot.received) >= _REPLY.size:
-            verdict, wall, cpu, peak, *lengths = _REPLY.unpack_from(slot.received)
-            if len(slot.received) < _REPLY.size + sum(lengths):
+        while len(slot.received) >= wire.REPLY.size:
+            verdict, wall, cpu, peak, *lengths = wire.REPLY.unpack_from(slot.received)
+            if len(slot.received) < wire.REPLY.size + sum(lengths):
                 return
-            at = _REPLY.size
+            at = wire.REPLY.size
             sections = []
             for length in lengths:
                 sections.append(bytes(slot.received[at : at + length]))
@@ -486,7 +392,7 @@ class Executor:
         stdout: bytes,
         stderr: bytes,
     ) -> None:
-        if verdict == _HELLO:
+        if verdict == wire.HELLO:
             slot.ready = True
             slot.deadline = 0.0
             if self._layers is None:
@@ -496,7 +402,7 @@ class Executor:
                 self._layers = LayerReport(self.level, active, missing)
                 self._hello.set()
             return
-        if verdict == _LOST or verdict not in _VERDICTS:
+        if verdict == wire.LOST or verdict not in _VERDICTS:
             self._fail(slot, text.decode("utf-8", "replace"))
             return
         work = slot.work
@@ -618,24 +524,23 @@ class Executor:
                     work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
 
 
-_HELLO, _LOST = 0, 1
 _VERDICTS = {
-    2: None,  # a frame, which says more
-    4: Status.TIMEOUT,
-    5: Status.MEMORY,
-    6: Status.OUTPUT_LIMIT,
-    7: Status.KILLED,
-    8: Status.EXITED_EARLY,
-    9: Status.FORBIDDEN,
-    10: Status.BAD_RESULT,
+    wire.FRAME: None,  # the frame says more
+    wire.TIMEOUT: Status.TIMEOUT,
+    wire.MEMORY: Status.MEMORY,
+    wire.OUTPUT: Status.OUTPUT_LIMIT,
+    wire.KILLED: Status.KILLED,
+    wire.EXITED: Status.EXITED_EARLY,
+    wire.FORBIDDEN: Status.FORBIDDEN,
+    wire.BAD_RESULT: Status.BAD_RESULT,
 }
 _LETTERS = {
-    b"x": Status.EXCEPTION,
-    b"m": Status.MEMORY,
-    b"e": Status.EXITED_EARLY,
-    b"f": Status.FORBIDDEN,
-    b"b": Status.BAD_RESULT,
-    b"t": Status.FAILED,
+    wire.RESULT_EXCEPTION: Status.EXCEPTION,
+    wire.RESULT_MEMORY: Status.MEMORY,
+    wire.RESULT_EXITED: Status.EXITED_EARLY,
+    wire.RESULT_FORBIDDEN: Status.FORBIDDEN,
+    wire.RESULT_BAD: Status.BAD_RESULT,
+    wire.RESULT_FAILED: Status.FAILED,
 }
 
 
@@ -663,10 +568,10 @@ def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status
 
     `token` is the secret that only a test that ran to its end is given to send.
     """
-    letter, body = frame[:1], frame[1:]
+    letter, body = frame[0] if frame else -1, frame[1:]
     if letter in _LETTERS:
         return _LETTERS[letter], body[:2000].decode("utf-8", "replace")[:400], ()
-    if letter != b"o":
+    if letter != wire.RESULT_OK:
         return Status.BAD_RESULT, "bytes that are no result", ()
     if body[: len(token)] != token:
         return Status.EXITED_EARLY, "the test was left before its end", ()
@@ -674,8 +579,8 @@ def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status
     found: list[object] = []
     try:
         while at < len(body):
-            (length,) = _HEADER.unpack_from(body, at)
-            at += _HEADER.size
+            (length,) = wire.HEADER.unpack_from(body, at)
+            at += wire.HEADER.size
             if length > len(body) - at:
                 raise values.DecodeError("truncated")
             found.append(values.decode(body[at : at + length], max_bytes))

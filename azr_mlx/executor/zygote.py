@@ -7,8 +7,8 @@ next one is forked from. What comes back passes through buffers that Linux does 
     trainer --socket--> keeper --(new pid namespace)--> zygote --fork--> child 1, child 2, ...
 
 The next child is forked and confined before its job arrives, so that an idle slot answers at once.
-Replies go back on the same socket: a header of fixed size (REPLY), then four sections: a text, what the child wrote to
-its result pipe, its stdout, its stderr.
+Replies go back on the same socket: a header of fixed size (wire.REPLY), then four sections: a text, what the child
+wrote to its result pipe, its stdout, its stderr.
 
 Descriptors: 0 /dev/null, 1 to 3 stdout, stderr and result pipe (the ends that children write to), 4 the socket,
 above that what no child keeps.
@@ -27,7 +27,6 @@ import resource
 import select
 import signal
 import stat
-import struct
 import sys
 import time
 import types
@@ -41,19 +40,11 @@ if __name__ == "__main__":
         _package.__path__ = [_path]
         sys.modules[_name] = _package
 
-from azr_mlx.executor import child, confine
+from azr_mlx.executor import child, confine, wire
 
-_HEADER = struct.Struct("<I")
-# A job: wall s, cpu s, memory bytes, output bytes, result bytes; then the length of what follows
-_JOB = struct.Struct("<ddQQQI")
-_START = struct.Struct("<cddQQQd")  # the mark S, the limits, and when the child had its job (monotonic clock, s)
 _TICK = 0.05  # seconds between looks at a child that gives no sign
 _IDLE_TICK = 1.0
 _MAXRSS = 1 if confine.DARWIN else 1024  # bytes of one unit of ru_maxrss
-# verdict, wall s, cpu s, peak bytes, then the lengths of the sections: text, result, stdout, stderr
-REPLY = struct.Struct("<BddQIIII")
-HELLO, LOST, FRAME, ENDED, TIMEOUT, MEMORY, OUTPUT, KILLED, EXITED, FORBIDDEN, BAD_RESULT = range(11)
-_CONTROL = 4
 _GETPIPE_SZ = 1032  # F_GETPIPE_SZ of Linux; the only place where pipes are used twice
 # What programs import most. Not more: the tables of every page here are copied for every program. `random` would
 # reseed itself in every child; dataclasses alone (through inspect) is as large as the rest together.
@@ -148,11 +139,11 @@ class Slot:
         os.set_inheritable(0, False)
         os.dup2(0, 9, inheritable=False)
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2, 3, _CONTROL):
+        for fd in (0, 1, 2, 3, wire.CONTROL_FD):
             if fd != null:
                 os.dup2(null, fd, inheritable=False)
-        os.dup2(9, _CONTROL, inheritable=False)
-        os.closerange(_CONTROL + 1, 4096)
+        os.dup2(9, wire.CONTROL_FD, inheritable=False)
+        os.closerange(wire.CONTROL_FD + 1, 4096)
         with contextlib.suppress(AttributeError, OSError):
             self.trainer_fd = os.pidfd_open(os.getppid())
         with contextlib.suppress(OSError):
@@ -288,10 +279,10 @@ class Slot:
         """One reply. Raises BrokenPipeError when the trainer is gone."""
         note = text[:1000].encode("utf-8", "backslashreplace")
         lengths = [len(section) for section in sections]
-        parts: list[bytes | memoryview] = [REPLY.pack(verdict, *numbers, len(note), *lengths), note, *sections]
-        left = REPLY.size + len(note) + sum(lengths)
+        parts: list[bytes | memoryview] = [wire.REPLY.pack(verdict, *numbers, len(note), *lengths), note, *sections]
+        left = wire.REPLY.size + len(note) + sum(lengths)
         while True:
-            written = os.writev(_CONTROL, parts)
+            written = os.writev(wire.CONTROL_FD, parts)
             left -= written
             if not left:
                 return
@@ -306,8 +297,8 @@ class Slot:
         """Fork, watch, report, clean; until the trainer is gone."""
         self.buffers = (Buffer(), Buffer(), Buffer())  # not before: the keeper's fork would have left them behind
         nothing = memoryview(b"")
-        self.send(HELLO, json.dumps(self.layers), (0.0, 0.0, 0), [nothing] * 3)
-        self.poll.register(_CONTROL, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
+        self.send(wire.HELLO, json.dumps(self.layers), (0.0, 0.0, 0), [nothing] * 3)
+        self.poll.register(wire.CONTROL_FD, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
         if self.trainer_fd >= 0:
             self.poll.register(self.trainer_fd, select.POLLIN)
         while True:
@@ -325,7 +316,7 @@ class Slot:
 
     def _tampered(self) -> bool:
         """Whether the last program changed what it shared with the next: the state of the pipes."""
-        for place in (1, 2, child.RESULT_FD):
+        for place in (1, 2, wire.RESULT_FD):
             if fcntl.fcntl(place, fcntl.F_GETFL) != os.O_WRONLY or fcntl.fcntl(place, _GETPIPE_SZ) != self.pipe_size:
                 return True
         return False
@@ -338,7 +329,7 @@ class Slot:
             os.close(fd)
         self.readers = []
         self.spoiled = False
-        for place in (1, 2, child.RESULT_FD):
+        for place in (1, 2, wire.RESULT_FD):
             read, write = os.pipe()
             os.dup2(write, place, inheritable=False)
             os.close(write)
@@ -393,7 +384,7 @@ class Slot:
             job = self._read_job()
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                os.write(child.RESULT_FD, b"E" + repr(error).encode()[:500])
+                os.write(wire.RESULT_FD, b"E" + repr(error).encode()[:500])
             os._exit(70)
         child.work(job)
         os._exit(0)
@@ -412,25 +403,25 @@ class Slot:
                 confine.landlock_restrict(self.ruleset)
             if self.level != "off":
                 setrlimit("NPROC", 0 if self.filter is None else 128)  # 128 threads, as new processes are denied
-        os.closerange(_CONTROL + 1, 64)
+        os.closerange(wire.CONTROL_FD + 1, 64)
         if self.filter is not None:
             self.filter.install()
 
     def _read_job(self) -> bytes:
-        data = os.read(_CONTROL, 1 << 18)
-        while len(data) < _JOB.size or len(data) < _JOB.size + _JOB.unpack_from(data)[-1]:
-            piece = os.read(_CONTROL, 1 << 20)
+        data = os.read(wire.CONTROL_FD, 1 << 18)
+        while len(data) < wire.JOB.size or len(data) < wire.JOB.size + wire.JOB.unpack_from(data)[-1]:
+            piece = os.read(wire.CONTROL_FD, 1 << 20)
             if not piece:
                 os._exit(0)  # the trainer is gone
             data += piece
-        wall, cpu, memory, output, result, _ = _JOB.unpack_from(data)
-        os.close(_CONTROL)
-        os.write(child.RESULT_FD, _START.pack(b"S", wall, cpu, memory, output, result, time.monotonic()))
+        wall, cpu, memory, output, result, _ = wire.JOB.unpack_from(data)
+        os.close(wire.CONTROL_FD)
+        os.write(wire.RESULT_FD, wire.START.pack(wire.START_MARK, wall, cpu, memory, output, result, time.monotonic()))
         seconds = max(1, math.ceil(cpu))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         if confine.LINUX:
             resource.setrlimit(resource.RLIMIT_AS, (self.baseline + memory, self.baseline + memory))
-        return data[_JOB.size :]
+        return data[wire.JOB.size :]
 
 
 class Watch:
@@ -470,7 +461,7 @@ class Watch:
                         if fd != self.result_fd or not self._complete():
                             self._take(fd)
                     elif fd == pidfd:
-                        self.verdict = self.verdict or ENDED
+                        self.verdict = self.verdict or wire.ENDED
                     else:
                         slot.kill(self.pid)
                         slot.sweep()
@@ -485,7 +476,7 @@ class Watch:
                 poll.unregister(pidfd)
                 os.close(pidfd)
         self.ended = time.monotonic()
-        if self.verdict != ENDED:
+        if self.verdict != wire.ENDED:
             slot.kill(self.pid)
         _, self.status, self.usage = os.wait4(self.pid, 0)
         if not slot.alone:
@@ -524,19 +515,19 @@ class Watch:
             elif confine.DARWIN:
                 size, self.cpu = confine.footprint(self.pid)
                 if size > memory:
-                    self.verdict, self.detail = MEMORY, f"over {memory >> 20} MB"
+                    self.verdict, self.detail = wire.MEMORY, f"over {memory >> 20} MB"
                     return
         except OSError:
             pass
         if late:
             # On a busy machine a spinning program gets less than a whole core.
-            self.verdict, self.detail = TIMEOUT, "cpu" if self.cpu >= 0.25 * wall else "wall"
+            self.verdict, self.detail = wire.TIMEOUT, "cpu" if self.cpu >= 0.25 * wall else "wall"
         elif self.cpu >= cpu:
-            self.verdict, self.detail = TIMEOUT, "cpu"
+            self.verdict, self.detail = wire.TIMEOUT, "cpu"
         elif not hasattr(os, "pidfd_open"):
             with contextlib.suppress(AttributeError, OSError):
                 if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    self.verdict = ENDED
+                    self.verdict = wire.ENDED
 
     def _take(self, fd: int) -> bool:
         """Read once from a pipe that has something. False when nothing more is to be read from it."""
@@ -553,25 +544,25 @@ class Watch:
             self.slot.spoiled = True
             return False
         if buffer.fill > cap and (
-            not self.verdict or self.verdict == ENDED or (self.verdict == FRAME and not is_result)
+            not self.verdict or self.verdict == wire.ENDED or (self.verdict == wire.FRAME and not is_result)
         ):
-            self.verdict = BAD_RESULT if is_result else OUTPUT
+            self.verdict = wire.BAD_RESULT if is_result else wire.OUTPUT
             self.detail = f"over {cap} bytes"
             self.slot.spoiled = True
         if is_result:
-            if limits is None and buffer.fill >= _START.size:
-                mark, *limits, started = _START.unpack(buffer.view(0, _START.size))
-                if mark == b"S":  # written before the program runs, in one piece
+            if limits is None and buffer.fill >= wire.START.size:
+                mark, *limits, started = wire.START.unpack(buffer.view(0, wire.START.size))
+                if mark == wire.START_MARK:  # written before the program runs, in one piece
                     self.limits, self.started = limits, started
             if not self.verdict and self._complete():
-                self.verdict = FRAME
+                self.verdict = wire.FRAME
         return True
 
     def _complete(self) -> bool:
-        start = _START.size + _HEADER.size
+        start = wire.START.size + wire.HEADER.size
         if self.limits is None or self.result.fill < start:
             return False
-        (length,) = _HEADER.unpack(self.result.view(start - _HEADER.size, start))
+        (length,) = wire.HEADER.unpack(self.result.view(start - wire.HEADER.size, start))
         return bool(self.result.fill >= start + length)
 
     def reply(self) -> bool:
@@ -579,17 +570,17 @@ class Watch:
         slot = self.slot
         if self.limits is None:
             why = bytes(self.result.view(0, 500)).decode("utf-8", "replace") or f"wait status {self.status}"
-            slot.send(LOST, f"the child ended before its program: {why}", (0.0, 0.0, 0), [memoryview(b"")] * 3)
+            slot.send(wire.LOST, f"the child ended before its program: {why}", (0.0, 0.0, 0), [memoryview(b"")] * 3)
             return False
-        if self.verdict == ENDED:
+        if self.verdict == wire.ENDED:
             if self._complete():
-                self.verdict = FRAME
+                self.verdict = wire.FRAME
             elif os.WIFSIGNALED(self.status):
                 self.verdict, self.detail = self._signalled(os.WTERMSIG(self.status))
             else:
-                self.verdict, self.detail = EXITED, f"exit code {os.WEXITSTATUS(self.status)}"
+                self.verdict, self.detail = wire.EXITED, f"exit code {os.WEXITSTATUS(self.status)}"
         usage, output = self.usage, self.limits[3]
-        frame = self.result.view(_START.size + _HEADER.size if self.verdict == FRAME else self.result.fill)
+        frame = self.result.view(wire.START.size + wire.HEADER.size if self.verdict == wire.FRAME else self.result.fill)
         slot.send(
             self.verdict,
             self.detail,
@@ -602,15 +593,15 @@ class Watch:
         assert self.limits is not None
         used = self.usage.ru_utime + self.usage.ru_stime
         if number == signal.SIGXCPU or (number == signal.SIGKILL and used >= self.limits[1]):
-            return TIMEOUT, "cpu"
+            return wire.TIMEOUT, "cpu"
         if number == getattr(signal, "SIGSYS", -1):
-            return FORBIDDEN, "system call"
+            return wire.FORBIDDEN, "system call"
         if number == signal.SIGXFSZ:
-            return OUTPUT, "file size"
+            return wire.OUTPUT, "file size"
         try:
-            return KILLED, signal.Signals(number).name
+            return wire.KILLED, signal.Signals(number).name
         except ValueError:
-            return KILLED, f"signal {number}"
+            return wire.KILLED, f"signal {number}"
 
 
 def _pidfd(pid: int) -> int:

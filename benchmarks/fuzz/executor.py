@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from azr_mlx.executor import literals, rules, values
-from azr_mlx.executor.pool import Status, read_frame
+from azr_mlx.executor.jobs import Status
+from azr_mlx.executor.pool import read_frame
 
 SLOW_SECONDS = 2.0
 TOKEN = secrets.token_bytes(16)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_mlx.executor.pool import Status, read_frame
+from azr_mlx.executor.jobs import Status
+from azr_mlx.executor.pool import read_frame
 from azr_mlx.executor.values import DecodeError, EncodeError, canonical, decode, encode, equal, has_nan
 
 scalars = (
