@@ -115,7 +115,7 @@ class Executor:
         self._scope, self._no_seatbelt = "", "switched off"
         if sys.platform == "darwin" and level != "off" and "seatbelt" not in self._without:
             self._scope, self._no_seatbelt = seatbelt.probe()
-        self._folder = Folder()
+        self._boxes = Folder()
         self._queues: tuple[deque[_Work], deque[_Work]] = (deque(), deque())
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._unsettled: dict[int, _Work] = {}  # every job that was taken on and has no outcome yet
@@ -176,6 +176,10 @@ class Executor:
         """The confinement that is active, as the first slot found it."""
         assert self._layers is not None
         return self._layers
+
+    @property
+    def _folder(self) -> str:
+        return self._boxes.path
 
     def submit(self, job: _KIND) -> Future[Outcome]:
         """Run one job. The future never raises for anything that the program does.
@@ -485,7 +489,7 @@ class Executor:
             "seatbelt": "" if self._scope else self._no_seatbelt,
         }
         try:
-            self._selector.register(slot.launch(self._folder, settings, self._scope), selectors.EVENT_READ, slot)
+            self._selector.register(slot.launch(self._boxes, settings, self._scope), selectors.EVENT_READ, slot)
             slot.deadline = time.monotonic() + _START
         except OSError as error:
             self._fail(slot, f"cannot be started: {error}")
@@ -523,7 +527,7 @@ class Executor:
         if slot.socket is not None and self._selector is not None:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(slot.socket)
-        why = slot.discard(self._folder)
+        why = slot.discard(self._boxes)
         if why:
             self.counters["boxes-kept"] += 1
             self._tell(f"a box could not be removed and was put aside: {why}")
@@ -564,7 +568,7 @@ class Executor:
                 with contextlib.suppress(Exception):
                     self._discard(slot)
             with contextlib.suppress(Exception):
-                for path, why in self._folder.close().items():
+                for path, why in self._boxes.close().items():
                     warnings.warn(f"{path} could not be removed: {why}", stacklevel=2)
             with contextlib.suppress(Exception):
                 self._deafen()

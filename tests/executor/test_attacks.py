@@ -51,7 +51,7 @@ def test_nothing_is_left_behind(world: World) -> None:
         made.run(jobs)
         assert settle(made) == before
         assert made.counters["sandbox-error"] == 0
-        folder = made._folder.path
+        folder = made._folder
     assert not os.path.exists(folder)
     assert children() <= others
     if os.path.isdir("/dev/shm"):

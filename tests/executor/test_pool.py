@@ -120,7 +120,7 @@ def test_closing_ends_everything_and_answers_everyone() -> None:
     assert {future.result(timeout=1).status for future in futures} == {Status.SANDBOX_ERROR}
     assert gone(mine)
     assert descriptors() == open_before
-    assert not os.path.exists(made._folder.path)
+    assert not os.path.exists(made._folder)
     with pytest.raises(RuntimeError, match="closed"):
         made.submit(job("return 1"))
 
@@ -131,7 +131,7 @@ from azr_mlx.executor import Executor, Job
 executor = Executor(workers=2)
 jobs = [executor.submit(Job("def f(a):\\n    while True: pass", ("1",))) for _ in range(4)]
 time.sleep(0.3)
-print(executor._folder.path, flush=True)
+print(executor._folder, flush=True)
 time.sleep({after})
 {end}
 """
