@@ -421,6 +421,23 @@ def _has_nan(value: Any, left: list[int], depth: int) -> bool:
     return False
 
 
+def within(value: Any, max_cells: int) -> bool:
+    """Whether plain data holds at most so many values, itself included, and is not nested too deep. Never raises."""
+    return _within(value, [max_cells], MAX_DEPTH)
+
+
+def _within(value: Any, left: list[int], depth: int) -> bool:
+    left[0] -= 1
+    if left[0] < 0:
+        return False
+    if _is_group(type(value)):
+        return depth > 0 and len(value) <= left[0] and all(_within(item, left, depth - 1) for item in value)
+    if _is_dict(type(value)):
+        parts = (part for pair in dict.items(value) for part in pair)
+        return depth > 0 and 2 * len(value) <= left[0] and all(_within(part, left, depth - 1) for part in parts)
+    return True
+
+
 def text(value: Any) -> str:
     """`repr` of a decoded value, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
 
