@@ -21,7 +21,6 @@ import queue
 import secrets
 import selectors
 import socket
-import struct
 import sys
 import threading
 import time
@@ -35,7 +34,7 @@ from types import TracebackType
 from typing import Any
 
 from azr_mlx.errors import AzrError
-from azr_mlx.executor import seatbelt, values, wire
+from azr_mlx.executor import boundary, seatbelt, wire
 from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
 from azr_mlx.executor.slots import Folder, Slot
@@ -60,7 +59,7 @@ _KIND = Job | TestJob | StdinJob
 class _Work:
     """One job on its way: encoded once, tried up to `_TRIES` times."""
 
-    __slots__ = ("future", "limits", "payload", "reverse", "seed", "serial", "token", "tries")
+    __slots__ = ("count", "future", "limits", "payload", "seed", "serial", "token", "tries")
 
     def __init__(self, job: _KIND, limits: Limits, seed: int, reverse: bool) -> None:
         self.future: Future[Outcome] = Future()
@@ -69,6 +68,7 @@ class _Work:
         self.serial = 0  # in order of submission
         self.tries = 0
         self.token = b""
+        self.count = len(job.inputs) if isinstance(job, Job) else 0  # values that an honest child sends
         rest: tuple[Any, ...]
         if isinstance(job, Job):
             mode, rest = "function", (tuple(job.inputs), job.function, reverse)
@@ -195,10 +195,12 @@ class Executor:
         values differ, or when only one is ok; nan equals nan here. A second run is not made after a failed first.
         """
         result: Future[Outcome] = Future()
+        limits = job.limits or self.limits
 
         def second(first: Outcome) -> None:
             if first.ok:
-                _then(self._submit(job, 1, True).future, result, lambda again: _settle(result, _agree(first, again)))
+                other = self._submit(job, 1, True).future
+                _then(other, result, lambda again: _settle(result, _agree(first, again, limits.result_bytes)))
             else:
                 _settle(result, first)
 
@@ -610,17 +612,20 @@ def _then(source: Future[Outcome], target: Future[Outcome], action: Callable[[Ou
     source.add_done_callback(run)
 
 
-def _agree(first: Outcome, again: Outcome) -> Outcome:
+def _agree(first: Outcome, again: Outcome, result_bytes: int) -> Outcome:
     """The outcome of a check whose first run was ok."""
     if again.status is Status.SANDBOX_ERROR:
         return again
-    if not again.ok:
-        detail = f"the second run: {again.status} {again.detail}".strip()
-    elif values.canonical(first.values) != values.canonical(again.values):
-        detail = "two runs returned different values"
+    status, detail = Status.NOT_DETERMINISTIC, "two runs returned different values"
+    if again.ok:
+        same = boundary.agree(first.values, again.values, result_bytes)
+        if isinstance(same, boundary.Refused):
+            status, detail = Status.BAD_RESULT, same.detail
+        elif same:
+            return first
     else:
-        return first
-    return replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail)
+        detail = f"the second run: {again.status} {again.detail}".strip()
+    return replace(first, status=status, values=(), detail=detail)
 
 
 def _named(error: BaseException) -> str:
@@ -638,14 +643,6 @@ _VERDICTS = {
     wire.FORBIDDEN: Status.FORBIDDEN,
     wire.BAD_RESULT: Status.BAD_RESULT,
 }
-_LETTERS = {
-    wire.RESULT_EXCEPTION: Status.EXCEPTION,
-    wire.RESULT_MEMORY: Status.MEMORY,
-    wire.RESULT_EXITED: Status.EXITED_EARLY,
-    wire.RESULT_FORBIDDEN: Status.FORBIDDEN,
-    wire.RESULT_BAD: Status.BAD_RESULT,
-    wire.RESULT_FAILED: Status.FAILED,
-}
 
 
 def _outcome(
@@ -661,37 +658,10 @@ def _outcome(
     found: tuple[object, ...] = ()
     detail = text.decode("utf-8", "replace")
     if status is None:
-        status, detail, found = read_frame(frame, work.limits.result_bytes, work.token)
+        status, detail, found = boundary.read_frame(frame, work.limits.result_bytes, work.count, work.token)
     return Outcome(
         status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers
     )
-
-
-def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status, str, tuple[object, ...]]:
-    """What a child says, believing nothing of it but its values. Raises nothing, whatever the bytes.
-
-    `token` is the secret that only a test that ran to its end is given to send.
-    """
-    letter, body = frame[0] if frame else -1, frame[1:]
-    if letter in _LETTERS:
-        return _LETTERS[letter], body[:2000].decode("utf-8", "replace")[:400], ()
-    if letter != wire.RESULT_OK:
-        return Status.BAD_RESULT, "bytes that are no result", ()
-    if body[: len(token)] != token:
-        return Status.EXITED_EARLY, "the test was left before its end", ()
-    at = len(token)
-    found: list[object] = []
-    try:
-        while at < len(body):
-            (length,) = wire.HEADER.unpack_from(body, at)
-            at += wire.HEADER.size
-            if length > len(body) - at:
-                raise values.DecodeError("truncated")
-            found.append(values.decode(body[at : at + length], max_bytes))
-            at += length
-    except (values.DecodeError, struct.error) as error:
-        return Status.BAD_RESULT, f"bytes that are no result: {error}", ()
-    return Status.OK, "", tuple(found)
 
 
 def find_layers(level: str = "standard", without: Iterable[str] = ()) -> LayerReport:
