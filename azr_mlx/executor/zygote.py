@@ -215,11 +215,11 @@ class Slot:
                 "/dev/random",
             ]
         ruleset, version = confine.landlock_ruleset(read, [self.box, "/dev/null"])
-        self.scoped = version >= 6
         if self.alone:
             confine.landlock_restrict(ruleset)
             os.close(ruleset)
         else:
+            self.scoped = version >= 6
             self.ruleset = ruleset  # an own domain for each child keeps its signals from everybody else
 
     def _seccomp(self) -> None:
@@ -322,9 +322,6 @@ class Slot:
 
     def _trial(self) -> dict[str, str]:
         """Let a confined child try what programs must not do. Raises RuntimeError when that child does not work."""
-        open_: dict[str, str] = {}
-        if confine.LINUX and not self.alone and "landlock" in self.layers and not (self.scoped and self.ruleset >= 0):
-            open_["processes"] = "signals, which need namespaces or landlock of Linux 6.12"
         self._pipes()
         self._count_tasks()
         pid = self._fork()
@@ -349,7 +346,10 @@ class Slot:
             worked: dict[str, str] = json.loads(said)
         except ValueError:
             raise RuntimeError(f"the trial child failed: {said}") from None
-        return worked | open_
+        if confine.LINUX and not self.alone and not self.scoped:
+            unscoped = "signals by ways yet unknown, which namespaces or landlock of Linux 6.12 would stop"
+            worked["processes"] = ", ".join([*filter(None, [worked.get("processes")]), unscoped])
+        return worked
 
     def _pipes(self) -> None:
         """Fresh pipes and a fresh /dev/null: whatever the last program did to its own is no other's."""

@@ -26,7 +26,9 @@ CHANGES = {
     "attributes of the box": "os.setxattr('.', 'user.left', b'x')",
     "hint of the box": "fcntl.fcntl(os.open('.', os.O_RDONLY), 1036, (3).to_bytes(8, 'little'))",
     **{f"times of descriptor {fd}": f"os.utime({fd}, ns=(5731573157315731573, 5731573157315731574))" for fd in range(4)},
-    **{f"mode of descriptor {fd}": f"os.fchmod({fd}, 0o10{fd})" for fd in range(4)},
+    # Of /dev/null, should this ever get through, no more than the sticky bit.
+    "mode of descriptor 0": "os.fchmod(0, 0o1666)",
+    **{f"mode of descriptor {fd}": f"os.fchmod({fd}, 0o10{fd})" for fd in range(1, 4)},
     **{f"flags of descriptor {fd}": f"fcntl.fcntl({fd}, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND | fcntl.fcntl({fd}, fcntl.F_GETFL))" for fd in range(4)},
     **{f"signal of descriptor {fd}": f"fcntl.fcntl({fd}, 10, 40 + {fd})" for fd in range(4)},
     **{f"owner of descriptor {fd}": f"fcntl.fcntl({fd}, fcntl.F_SETOWN, os.getpid())" for fd in range(4)},
