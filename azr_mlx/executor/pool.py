@@ -151,9 +151,8 @@ class Executor:
         self._listen()
         for slot in self._slots:
             self._launch(slot)
-        thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
+        self._thread.start()
         atexit.register(_close, weakref.ref(self))
         if not self._hello.wait(_START) or self._layers is None:
             raise RuntimeError(f"the sandbox did not start: {self._cause or self._trouble or 'no sign of life'}")
@@ -163,11 +162,10 @@ class Executor:
     def _abandon(self) -> None:
         """Leave nothing of a start that failed."""
         if self._thread is not None:
-            self.close()
-            return
-        with self._lock:
-            self._closed = True
-        self._shut()
+            with contextlib.suppress(RuntimeError):  # it was never started
+                self.close()
+                return
+        self._end()
 
     # ------------------------------------------------------------------------------------------------ the API
 
@@ -290,11 +288,10 @@ class Executor:
                 except Exception as error:
                     self._mend(error)
         except BaseException as error:
-            cause = str(error) if isinstance(error, ExecutorFailed) else _named(error)
-            with self._lock:
-                self._closed, self._cause = True, cause
+            self._cause = type(error).__name__  # should even the next line fail
+            self._cause = str(error) if isinstance(error, ExecutorFailed) else _named(error)
         finally:
-            self._shut()
+            self._end()
 
     def _step(self) -> bool:
         """Wait for something to do, and do it. False when the executor is to be closed."""
@@ -560,20 +557,12 @@ class Executor:
         if closing:
             self._inbox.put(None)
 
-    def _shut(self) -> None:
-        """End everything, remove everything, settle every future. Raises nothing."""
+    def _end(self) -> None:
+        """The end, whatever came before it: nothing is left, and no future is left open."""
+        with self._lock:
+            self._closed = True
         try:
-            for slot in self._slots:
-                with contextlib.suppress(Exception):
-                    slot.kill()
-            for slot in self._slots:
-                with contextlib.suppress(Exception):
-                    self._discard(slot)
-            with contextlib.suppress(Exception):
-                for path, why in self._boxes.close().items():
-                    warnings.warn(f"{path} could not be removed: {why}", stacklevel=2)
-            with contextlib.suppress(Exception):
-                self._deafen()
+            self._shut()
         finally:
             self._hello.set()
             for serial in list(self._unsettled):
@@ -584,6 +573,20 @@ class Executor:
                     _settle(work.future, ExecutorFailed(f"the executor failed: {self._cause}"))
                 else:
                     _settle(work.future, Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
+
+    def _shut(self) -> None:
+        """End every process and remove every folder, as far as that goes."""
+        for slot in self._slots:
+            with contextlib.suppress(Exception):
+                slot.kill()
+        for slot in self._slots:
+            with contextlib.suppress(Exception):
+                self._discard(slot)
+        with contextlib.suppress(Exception):
+            for path, why in self._boxes.close().items():
+                warnings.warn(f"{path} could not be removed: {why}", stacklevel=2)
+        with contextlib.suppress(Exception):
+            self._deafen()
 
 
 def _settle(future: Future[Outcome], result: Outcome | BaseException) -> None:

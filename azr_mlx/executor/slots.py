@@ -48,19 +48,17 @@ class Folder:
     def close(self) -> dict[str, str]:
         """Remove everything; what could not be, and why."""
         left = {}
-        for box in self.kept:
-            why = cleaning.remove(box, _LAST_BUDGET)
-            if why:
-                left[box] = why
+        boxes = {box for box in self.kept if os.path.dirname(box) != self.path}  # of one that was lost
         if self.path:
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(self.path, trial.FILE))
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    os.rmdir(self.path)
-                except OSError as error:
-                    if not left:
-                        left[self.path] = error.strerror or str(error)
+            with contextlib.suppress(OSError):
+                boxes |= {os.path.join(self.path, name) for name in os.listdir(self.path)}
+        for box in sorted(boxes):
+            if why := cleaning.remove(box, _LAST_BUDGET):
+                left[box] = why
+        if self.path and not left and (why := cleaning.remove(self.path)):
+            left[self.path] = why
         return left
 
 

@@ -253,7 +253,7 @@ def f(x):
 
 def test_a_deep_and_full_box_costs_nobody_else_anything(bare: Executor) -> None:
     hostile = bare.submit(Job(DEEP, ("1",))).result()
-    assert hostile.status in (Status.OK, Status.OUTPUT_LIMIT), hostile
+    assert hostile.status in (Status.OK, Status.OUTPUT_LIMIT, Status.TIMEOUT), hostile
     assert bare.submit(job("import os\nreturn os.listdir('.')")).result().values == ([],)
     assert bare.counters["repairs"] == 0
 
