@@ -305,6 +305,10 @@ class Slot:
             if not watch.run():
                 return
             clean_again = self._fresh_box()
+            if not clean_again and not os.path.isdir(self.box):
+                # Somebody removed it, perhaps while the program was writing in it: that is no verdict.
+                self.send(wire.LOST, "its box is gone", (0.0, 0.0, 0), [nothing] * 3)
+                return
             if not watch.reply():
                 return  # the trainer starts another slot
             if not clean_again:

@@ -8,7 +8,6 @@ import errno
 import inspect
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -27,7 +26,8 @@ import pytest
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, Outcome, SandboxUnavailable, Status, boundary, pool
 from azr_mlx.executor.slots import Folder, Slot
 from tests.executor.conftest import job
-from tests.executor.world import children, descriptors, family, processes
+from tests.executor.test_without_namespaces import as_ordinary_user
+from tests.executor.world import children, descriptors, family, processes, settle
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
 NAP = "import time\ntime.sleep(0.01)\nreturn a + 1"
@@ -81,7 +81,7 @@ def all_slots_at_once(made: Executor, rounds: int, seed: int = 0) -> None:
         )
     assert made._folder == folder
     assert os.path.isdir(folder)
-    assert len(os.listdir(folder)) == len(made._slots) + 1
+    assert len(os.listdir(folder)) <= len(made._slots) + 1  # one may be starting just now
 
 
 @linux
@@ -89,13 +89,13 @@ def all_slots_at_once(made: Executor, rounds: int, seed: int = 0) -> None:
 def test_all_slots_killed_at_once_cost_nothing_but_time(workers: int) -> None:
     """As an out-of-memory killer does it. A job that was running is tried again, up to three times in all."""
     with Executor(workers=workers) as made:
-        open_before = descriptors()
+        before = settle(made)
         all_slots_at_once(made, 15)
         assert made.counters["slots-replaced"] >= 15
         assert made.counters["sandbox-error"] == made.counters["repairs"] == 0
         assert any("died" in message or "ended" in message for message in made.take_messages())
         assert made.take_messages() == []
-        assert descriptors() <= open_before
+        assert settle(made) == before
 
 
 @linux
@@ -105,11 +105,9 @@ def test_all_slots_killed_at_once_cost_nothing_but_time(workers: int) -> None:
 def test_all_slots_killed_a_thousand_times(without: tuple[str, ...]) -> None:
     with Executor(workers=2, without=without) as made:
         all_slots_at_once(made, 20)
-        before = descriptors(), len(family(made))
+        before = settle(made)
         all_slots_at_once(made, 500, seed=1)
-        made.run([job(NAP)] * 8)
-        time.sleep(0.3)
-        assert (descriptors(), len(family(made))) == before
+        assert settle(made) == before
 
 
 def at_every_stage(made: Executor, number: int, rounds: int, longest: float) -> None:
@@ -236,23 +234,28 @@ def test_a_shortage_that_stays_is_the_end_and_its_cause_is_told(
     assert descriptors() == open_before
 
 
-@linux
-@pytest.mark.parametrize("limit", ["NPROC", "NOFILE", "AS"])
-def test_a_zygote_that_runs_short_is_replaced_and_says_of_what(limit: str) -> None:
-    """fork and pipe are refused inside the zygote itself: EAGAIN, EMFILE, ENOMEM."""
-    with Executor(workers=1) as made:
-        made.run([job("return a")] * 2)
+SHORT = """
+import resource
+found = {}
+for limit, low in (("NPROC", 0), ("NOFILE", 7), ("AS", 1 << 20)):
+    with Executor(workers=1, without=("namespaces",)) as made:
+        made.submit(Job("def f(x): return x", ("1",))).result()
         time.sleep(0.2)
-        victim = zygotes(made)[-1]
-        low = {"NPROC": 0, "NOFILE": 7, "AS": 1 << 20}[limit]
-        resource.prlimit(victim, getattr(resource, f"RLIMIT_{limit}"), (low, low))
-        assert [outcome.values for outcome in made.run([job("return a")] * 4)] == [(1,)] * 4
-        assert made.counters["slots-replaced"] >= 1
-        assert made.counters["sandbox-error"] == 0
-        said = " ".join(made.take_messages())
-        assert any(
-            word in said for word in ("BlockingIOError", "Too many open files", "MemoryError", "Cannot allocate")
-        )
+        resource.prlimit(made._slots[0].process.pid, getattr(resource, f"RLIMIT_{limit}"), (low, low))
+        values = [outcome.values for outcome in made.run([Job("def f(x): return x", ("1",))] * 4)]
+        found[limit] = [values, made.counters["slots-replaced"], made.counters["sandbox-error"], made.take_messages()]
+print(json.dumps(found))
+"""
+
+
+@linux
+def test_a_zygote_that_runs_short_is_replaced_and_says_of_what(root: Path) -> None:
+    """fork, pipe and memory are refused inside the zygote itself: EAGAIN, EMFILE, ENOMEM."""
+    causes = {"NPROC": "BlockingIOError", "NOFILE": "Too many open files", "AS": "emory"}
+    for limit, (values, replaced, errors, said) in as_ordinary_user(SHORT, root).items():
+        assert values == [[1]] * 4
+        assert (replaced, errors) == (1, 0)
+        assert causes[limit] in " ".join(said), said
 
 
 # -------------------------------------------------------------------------------------------- faults of our own code
