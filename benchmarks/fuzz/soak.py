@@ -20,8 +20,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from azr_mlx.executor import Executor, Job, Limits, Status
 from tests.executor.attacks import ATTACKS
 from tests.executor.test_between_programs import CHANGES
