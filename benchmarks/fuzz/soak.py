@@ -92,7 +92,7 @@ def main() -> int:
                 wrong.append(f"hostile {first + n}: {outcome.status} {outcome.detail} {jobs[n][0].program[:200]!r}")
 
     with Executor("standard", PATIENT, options.workers, without=options.without) as executor:
-        batch(executor, 0, tenth // 2)
+        batch(executor, 0, tenth)
         executor.run([honest(1)[0]] * 200)
         executor.submit_check(honest(1)[0]).result()
 
