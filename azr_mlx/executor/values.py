@@ -439,12 +439,12 @@ def _within(value: Any, left: list[int], depth: int) -> bool:
     return True
 
 
-def text(value: Any) -> str:
-    """`repr` of a decoded value, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
+def text(value: Any, max_bytes: int = 4 * MAX_BYTES) -> str:
+    """`repr` of plain data, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
 
-    `decode` bounds the time. Raises EncodeError for what is not plain data, too large or too deep.
+    Raises EncodeError for what is not plain data, is nested too deep, or takes more than `max_bytes` encoded.
     """
-    encode(value, 1 << 28)
+    encode(value, max_bytes)
     try:
         return repr(value)
     except ValueError:  # the limit of sys.set_int_max_str_digits

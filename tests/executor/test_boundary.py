@@ -96,7 +96,7 @@ encodings = st.recursive(
     leaves,
     lambda inner: st.one_of(
         st.builds(encoded, st.sampled_from([b"l", b"t", b"S", b"Z", b"d"]), st.lists(inner, max_size=4)),
-        st.builds(lambda piece, n: encoded(b"l", [piece] * n), inner, st.integers(0, 3000)),
+        st.builds(lambda piece, n: encoded(b"l", [piece] * (n // len(piece))), inner, st.integers(0, 20_000)),
         st.builds(colliding, st.integers(0, 200), st.sampled_from([b"S", b"d"])),
     ),
     max_leaves=15,
