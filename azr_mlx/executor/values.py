@@ -341,6 +341,8 @@ def same(first: Any, second: Any, max_bytes: int = 4 * MAX_BYTES) -> bool:
 
 def _same(first: Any, second: Any, left: list[int], depth: int) -> bool:
     kind = type(first)
+    if kind is int or kind is str or kind is bool or kind is bytes:
+        return type(second) is kind and bool(first == second)
     if kind is list or kind is tuple:
         if type(second) is not kind or len(first) != len(second):
             return False
@@ -400,10 +402,10 @@ def _comparable(value: Any, left: list[int], depth: int) -> bool:
     return kind is int or kind is str or kind is bool or kind is bytes or value is None or value is Ellipsis
 
 
-def has_nan(value: Any) -> bool:
-    """Whether a float or complex nan stands anywhere in plain data. False beyond the caps of depth and bytes."""
+def has_nan(value: Any, max_cells: int = MAX_CELLS) -> bool:
+    """Whether a float or complex nan stands anywhere in plain data. False where none is found within the caps."""
     try:
-        return _has_nan(value, [MAX_BYTES], MAX_DEPTH)
+        return _has_nan(value, [max_cells], MAX_DEPTH)
     except EncodeError:
         return False
 

@@ -348,6 +348,9 @@ def test_two_runs_of_large_values_can_be_compared() -> None:
     assert boundary.agree([[long]], [[long + "b"]], 4 << 20) is False
     assert boundary.agree([{1: float("nan")}], [{1: float("nan")}], 100) is True
     assert boundary.agree([1], [True], 100) is False
+    assert boundary.agree([1], [1, 1], 100) is False
+    deepest = nest(1, values.MAX_DEPTH)
+    assert boundary.agree([deepest], [values.decode(values.encode(deepest))], 1 << 20) is True
     assert isinstance(boundary.agree([{long: 1}], [{long: 1}], 100), Refused)
 
 
