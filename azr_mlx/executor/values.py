@@ -26,7 +26,7 @@ import operator
 import struct
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_DEPTH = 100  # of nested containers; repr() and == of the decoded value recurse once for each
@@ -442,25 +442,60 @@ def _within(value: Any, left: list[int], depth: int) -> bool:
 
 
 def text(value: Any, max_bytes: int = 4 * MAX_BYTES) -> str:
-    """`repr` of plain data, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
+    """`steady_repr` for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
 
     Raises EncodeError for what is not plain data, is nested too deep, or takes more than `max_bytes` encoded.
     """
-    encode(value, max_bytes)
     try:
-        return repr(value)
+        return steady_repr(value, max_bytes)
+    except EncodeError:
+        raise
     except ValueError:  # the limit of sys.set_int_max_str_digits
         return _text(value)
 
 
-def _text(value: Any) -> str:
+def steady_repr(value: Any, max_bytes: int = 4 * MAX_BYTES) -> str:
+    """`repr` of plain data, with the items of a set in an order that every process agrees on.
+
+    The order of a set of texts follows this process's own random hashes, so that a run could not be repeated if `repr`
+    decided what the model reads. Sets of numbers stay as `repr` writes them.
+    Raises EncodeError as `encode` does, and ValueError for an int of more than 4300 digits.
+    """
+    encode(value, max_bytes)
+    return _text(value, repr) if _unsteady(value) else repr(value)
+
+
+def _unsteady(value: Any) -> bool:
+    """Whether there is a set in plain data whose order differs between processes."""
+    kind = type(value)
+    if kind is set or kind is frozenset:
+        return any(map(_randomly_hashed, value))
+    if kind is list or kind is tuple:
+        return any(map(_unsteady, value))
+    return _is_dict(kind) and any(_unsteady(part) for pair in dict.items(value) for part in pair)
+
+
+def _randomly_hashed(value: Any) -> bool:
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return any(map(_randomly_hashed, value))
+    return kind is str or kind is bytes or value is None or value is Ellipsis  # the last two by their address
+
+
+def _hexadecimal(value: int) -> str:
+    return hex(value) if value.bit_length() > 2000 else repr(value)  # 602 digits; no limit may be set below 640
+
+
+def _text(value: Any, whole: Callable[[int], str] = _hexadecimal) -> str:
     kind = type(value)
     if kind is int:
-        return hex(value) if value.bit_length() > 2000 else repr(value)  # 602 digits; the limit is 640 or more
+        return whole(value)
     if _is_dict(kind):
-        return "{" + ", ".join([f"{_text(key)}: {_text(item)}" for key, item in dict.items(value)]) + "}"
+        pairs = [f"{_text(key, whole)}: {_text(item, whole)}" for key, item in dict.items(value)]
+        return "{" + ", ".join(pairs) + "}"
     if _is_group(kind):
-        inner = ", ".join([_text(item) for item in value])
+        steady = kind is list or kind is tuple or not any(map(_randomly_hashed, value))
+        inner = ", ".join([_text(item, whole) for item in (value if steady else sorted(value, key=canonical))])
         if kind is list:
             return f"[{inner}]"
         if kind is tuple:
