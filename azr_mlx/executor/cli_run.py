@@ -129,6 +129,7 @@ def layer_lines(report: LayerReport | None = None) -> list[str]:
         return [f"sandbox: does not start: {error}"]
     lines = [f"  {name:<12} active   {_PURPOSE.get(name, '')}" for name in report.active]
     lines += [f"  {name:<12} missing  {why}" for name, why in report.missing.items()]
+    lines += [f"  {name:<12} open     tried and done: {how}" for name, how in report.open.items()]
     if report.confined:
         lines.insert(0, "sandbox: full confinement (files, network, processes); level strict can be used")
     else:

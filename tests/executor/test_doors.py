@@ -90,6 +90,9 @@ def test_the_doctor_says_what_is_open() -> None:
     lines = layer_lines(LayerReport("standard", ("capabilities", "seccomp"), {"landlock": "not there"}))
     assert "NOT fully confined, open to programs: files" in lines[0]
     assert any("landlock" in line and "not there" in line for line in lines)
+    lines = layer_lines(LayerReport("standard", ("root", "seccomp"), {}, {"network": "connect"}))
+    assert "NOT fully confined, open to programs: network" in lines[0]
+    assert any("network" in line and "connect" in line for line in lines)
 
 
 def test_the_profile_takes_paths_as_parameters_only() -> None:
