@@ -26,8 +26,8 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
-_COMPARING: tuple[str, ...] = (
+HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
+COMPARING: tuple[str, ...] = (
     "__eq__",
     "__ne__",
     "__bool__",
@@ -38,10 +38,10 @@ _COMPARING: tuple[str, ...] = (
     "__ge__",
     "__contains__",
 )
-_COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
-_mro = type.__dict__["__mro__"].__get__
-_dict = type.__dict__["__dict__"].__get__
-_flags = type.__dict__["__flags__"].__get__
+COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
+mro_of = type.__dict__["__mro__"].__get__
+dict_of = type.__dict__["__dict__"].__get__
+flags_of = type.__dict__["__flags__"].__get__
 _type, _any, _zip = type, any, zip
 _KNOWN: list[type] = [Counter, OrderedDict, defaultdict, deque]
 
@@ -58,12 +58,12 @@ def know(*types_: type) -> None:
 def trusted(value: Any, depth: int = 50) -> bool:
     """Whether comparing `value` runs no code of the program's."""
     kind = _type(value)
-    for base in _mro(kind):
+    for base in mro_of(kind):
         # By identity: a metaclass may say that its class equals another.
-        if not _flags(base) & _HEAP or _any(base is known for known in _KNOWN):
+        if not flags_of(base) & HEAP or _any(base is known for known in _KNOWN):
             continue
-        own = _dict(base)
-        if _any(name in own for name in _COMPARING):
+        own = dict_of(base)
+        if _any(name in own for name in COMPARING):
             return False
     if depth and isinstance(value, (list, tuple, set, frozenset)):
         return all(trusted(item, depth - 1) for item in _iterate(value))

@@ -32,8 +32,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from azr_mlx.executor import seatbelt, values, wire
-from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
+from azr_mlx.executor import seatbelt, two_process, values, wire
+from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
@@ -73,7 +73,7 @@ class LayerReport:
         return self.files and self.network and self.processes
 
 
-_KIND = Job | TestJob | StdinJob
+_KIND = Job | TestJob | StdinJob | CallsJob | HalfJob
 
 
 class _Work:
@@ -92,11 +92,16 @@ class _Work:
             mode, rest = "function", (tuple(job.inputs), job.function, reverse)
         elif isinstance(job, StdinJob):
             mode, rest = "script", (job.stdin,)
+        elif isinstance(job, CallsJob):
+            mode, rest = "calls", (job.calls, job.names, job.going_on, job.track)
+        elif isinstance(job, HalfJob):
+            mode, rest = "half", (job.test, job.helpers, job.names, job.seeded, job.calls, job.answers, job.lines)
         else:
             self.token = secrets.token_bytes(16)
             test = job.test + (f"\ncheck({job.entry_point})\n" if job.entry_point else "")
             mode, rest = "test", (test, self.token)
-        body = marshal.dumps((mode, str(job.program), rest, limits.result_bytes))
+        program = "" if isinstance(job, HalfJob) else str(job.program)
+        body = marshal.dumps((mode, program, rest, limits.result_bytes))
         self.payload = body
         if len(body) <= MAX_JOB_BYTES:
             head = wire.JOB.pack(
@@ -195,6 +200,8 @@ class Executor:
 
     def submit(self, job: _KIND) -> Future[Outcome]:
         """Run one job. The future never raises for anything that the program does. Raises RuntimeError once closed."""
+        if isinstance(job, TestJob):
+            return two_process.submit(job, self.limits, lambda part: self._submit(part, 0, False).future, self.counters)
         return self._submit(job, 0, False).future
 
     def submit_check(self, job: Job) -> Future[Outcome]:
