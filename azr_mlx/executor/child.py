@@ -267,6 +267,7 @@ def _failed_line(lines: Sequence[str], error: BaseException) -> str:
 
 def work(job: bytes) -> None:
     """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+    rest: Any
     # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
     mode, program, rest, max_bytes = marshal.loads(job)
     gc.enable()
@@ -277,7 +278,8 @@ def work(job: bytes) -> None:
         elif mode == "script":
             run_script(program, *rest)
         elif mode == "calls":
-            run_calls(program, *rest, max_bytes)
+            calls, names, going_on, track = rest
+            run_calls(program, calls, names, going_on, track, max_bytes)
         elif mode == "half":
             run_half(*rest)
         else:

@@ -94,7 +94,7 @@ class CallsJob:
 
 @dataclass(frozen=True, slots=True)
 class HalfJob:
-    """The test's half of a TestJob: run a compiled `test` on the answers so far. One value, as remote.play describes."""
+    """The test's half of a TestJob: run a compiled test on the answers so far. One value, as remote.play describes."""
 
     test: types.CodeType
     helpers: types.CodeType | None

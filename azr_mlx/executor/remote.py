@@ -137,7 +137,8 @@ def pack(value: Any, left: list[int], depth: int = _DEPTH) -> Any:
         if isinstance(value, base) and all(
             getattr(kind, name, None) is getattr(base, name, None) for name in COMPARING if name != "__getattribute__"
         ):
-            return pack(base(value), left, depth)
+            plain: Callable[[Any], Any] = base
+            return pack(plain(value), left, depth)
     if kind is range:
         return ("range", (value.start, value.stop, value.step))
     if kind is bytearray:
@@ -390,6 +391,10 @@ def _applied(old: Any, new: Any) -> Any:
     return new
 
 
+_ABSORBED = """
+eq ne lt le gt ge add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and or xor rand ror
+rxor neg pos abs invert round getitem lshift rshift iadd isub imul ior iand enter
+""".split()  # noqa: SIM905
 _PLAIN = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 
 
@@ -413,10 +418,7 @@ def _unknown(talk: Talk) -> Any:
     def itself(self: Any, *args: Any, **keywords: Any) -> Any:
         return self
 
-    for name in (
-        "eq ne lt le gt ge add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and or xor "
-        "rand ror rxor neg pos abs invert round getitem lshift rshift iadd isub imul ior iand enter"
-    ).split():
+    for name in _ABSORBED:
         setattr(Unknown, f"__{name}__", itself)
     for name, least in {
         "hash": 0, "index": 0, "int": 0, "float": 0.0, "complex": 0j, "len": 0, "bool": True, "contains": True,

@@ -19,11 +19,10 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import sys
 import symtable
-import threading
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,9 +46,10 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True)
 class Check:
-    """One plain assertion: what it says, and its expression as a tree of tuples (see `_Reader.expression`)."""
+    """One plain assertion: its line, its message, and its expression as a tree (see `_Reader.expression`)."""
 
-    line: str
+    line: int
+    message: str
     tree: tuple[Any, ...]
 
 
@@ -305,9 +305,8 @@ class _Reader:
                 continue
             if not isinstance(node, ast.Assert) or not (node.msg is None or isinstance(node.msg, ast.Constant)):
                 raise _Other
-            said = f": {node.msg.value}" if isinstance(node.msg, ast.Constant) else ""
-            line = f"line {node.lineno}: {{line}}: AssertionError{said}"
-            self.checks.append(Check(line, self.expression(node.test)))
+            message = str(node.msg.value) if isinstance(node.msg, ast.Constant) else ""
+            self.checks.append(Check(node.lineno, message, self.expression(node.test)))
 
     def expression(self, node: ast.expr) -> tuple[Any, ...]:
         """A tree: ("literal", value), ("answer", number of the call), or an operation and its operands."""
@@ -381,15 +380,14 @@ def judge(checks: tuple[Check, ...], answers: tuple[Any, ...], lines: tuple[str,
     """The first assertion that does not hold, or nothing. Raises _Other where the sandbox has to decide."""
     for check in checks:
         try:
-            held = _value(check.tree, answers)
-            held = bool(held)
+            held = bool(_value(check.tree, answers))
         except _Other:
             raise
         except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError):
             raise _Other from None  # an exception of the test's: the sandbox tells it in its own words
         if not held:
-            number = int(check.line.split()[1].rstrip(":"))
-            return check.line.replace("{line}", lines[number - 1].strip()[:200], 1)
+            said = f"AssertionError: {check.message}" if check.message else "AssertionError"
+            return f"line {check.line}: {lines[check.line - 1].strip()[:200]}: {said}"
     return ""
 
 
@@ -408,7 +406,8 @@ def _value(tree: tuple[Any, ...], answers: tuple[Any, ...]) -> Any:
     if word in ("len", "tuple", "list", "sorted", "set"):
         if type(first) not in (list, tuple, str, set, frozenset, dict) or len(first) > _SORTED:
             raise _Other
-        return {"len": len, "tuple": tuple, "list": list, "sorted": sorted, "set": set}[word](first)
+        shapes: dict[str, Any] = {"len": len, "tuple": tuple, "list": list, "sorted": sorted, "set": set}
+        return shapes[word](first)
     if word in ("abs", "int"):
         if type(first) not in _NUMBERS:
             raise _Other
@@ -524,15 +523,23 @@ class _Conversation:
         limits = replace(self.limits, result_bytes=1 << 25)
         return HalfJob(known.code, known.helpers, names, known.seeded, calls, answers, known.lines, limits)
 
+    @staticmethod
+    def _said(outcome: Outcome) -> tuple[Any, Any]:
+        """The word and the body of the test's process, in which nothing but the harness and the test has run."""
+        found: Any = outcome.value
+        return found[0], found[1]
+
     def _recorded(self, outcome: Outcome) -> None:
         """The test has been played without a program: now its calls are known."""
         if outcome.status is Status.SANDBOX_ERROR:
             self._end(outcome)
             return
+        word: Any
+        body: Any
         if outcome.status in (Status.EXCEPTION, Status.FAILED, Status.EXITED_EARLY):
             word, body = "more", []  # it fails before its first call, whatever the program
         elif outcome.ok:
-            word, body = outcome.value  # type: ignore[misc]
+            word, body = self._said(outcome)
         else:  # without a limit to meet, the program might lead it elsewhere
             self._in_process()
             return
@@ -573,7 +580,7 @@ class _Conversation:
         if not outcome.ok:
             self._end(outcome)
             return
-        word, body = outcome.value  # type: ignore[misc]
+        word, body = self._said(outcome)
         if word == "passed":
             self._end(Outcome(Status.OK, wall_seconds=outcome.wall_seconds, cpu_seconds=outcome.cpu_seconds))
         elif word == "no":
@@ -596,8 +603,8 @@ _LENGTHS = {"value": 3, "tree": 3, "refused": 2, "error": 5}
 
 def _shape(found: tuple[object, ...], most: int) -> tuple[dict[str, tuple[Any, ...]], tuple[Any, ...]]:
     """What a candidate's process says, in the shape that it must have. Raises ValueError, TypeError and the like."""
-    (whole,) = found
-    kinds, answers = whole  # type: ignore[misc]
+    whole: Any = found
+    ((kinds, answers),) = whole
     if type(kinds) is not dict or type(answers) is not list or len(answers) > most:
         raise ValueError("no answers")
     for kind in kinds.values():
