@@ -97,6 +97,7 @@ format: $(DEV) ## Format the code
 docs: $(CORE) ## Write the generated pages of docs/
 	@mkdir -p docs
 	@$(BIN)/python -m azr_mlx.config > docs/configuration.md
+	@$(BIN)/python -m azr_mlx.run.metrics > docs/metrics.md
 
 bench: $(DEV) ## Measure speed and memory beside other trainers [ARGS=..]
 	@$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from azr_mlx.config import Config, ConfigError, load
     from azr_mlx.errors import AzrError, UsageError
     from azr_mlx.executor import Executor, Job, Outcome
-    from azr_mlx.launch import train
+    from azr_mlx.run.session import train
     from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Stop, Task, Update, Verdict
 
-# Public name -> the room it lives in.
-_ROOMS = {
+# Public name -> the module it lives in.
+_HOMES = {
     "AzrError": "errors",
     "Case": "types",
     "Completion": "types",
@@ -43,7 +43,7 @@ _ROOMS = {
     "UsageError": "errors",
     "Verdict": "types",
     "load": "config",
-    "train": "launch",
+    "train": "run.session",
 }
 
 __all__ = [
@@ -72,12 +72,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value  # asked for once
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ROOMS})
+    return sorted({*globals(), *_HOMES})

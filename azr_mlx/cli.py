@@ -150,17 +150,17 @@ def train(
     settings = config.load(source, words)
     _caution(settings)
 
-    from azr_mlx import launch
+    from azr_mlx.run import session
 
-    code: int = launch.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
     return code
 
 
 def newest_run() -> Path:
     """The run folder under checkpoints/ that was written to last. Raises UsageError when there is none."""
-    from azr_mlx import places
+    from azr_mlx import paths
 
-    folder = places.checkpoints()
+    folder = paths.checkpoints()
     runs = [path.parent for path in folder.glob("*/config.yaml")]
     if not runs:
         raise UsageError(f"there is no run in {folder}: start one with azr train --config nano")
@@ -272,7 +272,8 @@ def eval_(
     if compare is not None and words["output"]:
         raise UsageError("eval: --compare writes two files of samples: leave --output away")
 
-    from azr_mlx import evaluator, launch
+    from azr_mlx.evaluation import command as evaluator
+    from azr_mlx.run import session
 
     choices = tuple(
         evaluator.Choice(
@@ -288,7 +289,7 @@ def eval_(
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
         bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
-    return evaluator.command(order, launch.versions())
+    return evaluator.command(order, session.versions())
 
 
 # -- export -------------------------------------------------------------------------------------------------
@@ -330,7 +331,7 @@ def export(
       azr export checkpoints/nano/step-000020 --format hf --dtype f16
       azr export nano --push me/nano-azr --dry-run
     """
-    from azr_mlx import exporter
+    from azr_mlx import export as exporter
 
     wanted = tuple(dict.fromkeys(word.strip() for word in formats.split(",") if word.strip()))
     if not wanted:
@@ -415,12 +416,12 @@ def config_(source: str | None, sets: tuple[str, ...], changed: bool) -> None:
       azr config my.yaml --set optim.lr=1e-5    checks it, too
       azr config checkpoints/nano --changed     what a run was started with
     """
-    from azr_mlx import config, places
+    from azr_mlx import config, paths
 
     if source is None and not sets:
         width = max(map(len, config.presets()), default=0)
         for name in config.presets():
-            first = (places.configs() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+            first = (paths.configs() / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
             click.echo(f"{name:<{width}}  {first.lstrip('# ').removeprefix(f'{name}: ')}")
         return
     settings = config.load(source, sets)
@@ -474,11 +475,11 @@ def report(runs: tuple[Path, ...], output: Path | None, follow: bool) -> None:
 
 def _run_folder(run: Path) -> Path:
     """A run by its path, or by its name under checkpoints/."""
-    from azr_mlx import places
+    from azr_mlx import paths
 
     if run.is_dir() or len(run.parts) != 1:
         return run
-    named = places.checkpoints() / run
+    named = paths.checkpoints() / run
     return named if named.is_dir() else run
 
 
@@ -505,7 +506,7 @@ def metrics(words: tuple[str, ...], alarms: bool) -> None:
       azr metrics entropy delta_logp
       azr metrics --alarms
     """
-    from azr_mlx import metrics as numbers
+    from azr_mlx.run import metrics as numbers
 
     if alarms:
         for one in numbers.ALARMS:

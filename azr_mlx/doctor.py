@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from azr_mlx import __version__, places
+from azr_mlx import __version__, paths
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import LayerReport, find_layers
 
@@ -109,7 +109,7 @@ def sandbox() -> Iterator[Finding]:
 
 def disk() -> Iterator[Finding]:
     try:
-        folder = places.checkpoints()
+        folder = paths.checkpoints()
     except AzrError as error:
         yield Finding("disk", NOTE, str(error), "")
         return
@@ -128,7 +128,7 @@ def disk() -> Iterator[Finding]:
 def mlx() -> Iterator[Finding]:
     """Device, memory, BLAS. Imports MLX."""
     try:
-        device: Any = importlib.import_module("azr_mlx.device")
+        device: Any = importlib.import_module("azr_mlx.model.device")
         profile = device.prepare()
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -146,8 +146,8 @@ def mlx() -> Iterator[Finding]:
     else:
         yield Finding("device", FINE, f"{profile.name}: {memory}")
     if sys.platform.startswith("linux") and profile.name == "cpu":
-        if profile.openblas:
-            yield Finding("blas", FINE, f"OpenBLAS ({Path(profile.openblas).name})")
+        if profile.blas:
+            yield Finding("blas", FINE, f"OpenBLAS ({Path(profile.blas).name})")
         else:
             yield Finding("blas", NOTE, "reference BLAS", "pip install scipy-openblas32: matmuls 20 times faster")
     yield from free_memory(profile)
@@ -210,9 +210,9 @@ def self_test() -> Iterator[Finding]:
 
 def _policy() -> tuple[Any, str]:
     from azr_mlx import config
-    from azr_mlx.policy import Policy
+    from azr_mlx.model.policy import Policy
 
-    folder = places.local(EMBEDDED)
+    folder = paths.local(EMBEDDED)
     if folder is None or not (folder / "model.safetensors").is_file():
         raise AzrError(f"there is no {EMBEDDED}: the self-test needs the embedded model")
     settings = config.load("nano", [f"model.id={folder}"])

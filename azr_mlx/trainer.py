@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Protocol
 
-from azr_mlx.advantages import Running, advantages
-from azr_mlx.buffer import Buffer, seed_tasks
 from azr_mlx.config import Config
-from azr_mlx.proposer import Pending, Proposer
-from azr_mlx.rewards import propose_reward, solve_reward
-from azr_mlx.solver import Solver, once
+from azr_mlx.selfplay.advantages import Running, advantages
+from azr_mlx.selfplay.proposer import Pending, Proposer
+from azr_mlx.selfplay.rewards import propose_reward, solve_reward
+from azr_mlx.selfplay.solver import Solver, once
+from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
 from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task, Update, Verdict
 
 Judged = tuple[Rollout, Verdict]

@@ -17,7 +17,7 @@ settings.load_profile("azr")
 # Before any test module imports MLX: on Linux this puts a fast BLAS under it. Where there is no MLX the world wing
 # is tested alone.
 with contextlib.suppress(ImportError):
-    from azr_mlx import device
+    from azr_mlx.model import device
 
     device.prepare()
 

@@ -1,4 +1,7 @@
-"""The house: two wings, a hall, and imports that go down the stairs."""
+"""The package's structure: two sides that never import each other, one module where they meet, no circle of imports.
+
+A folder is a layer of `LAYERS` or stands alone in one; a new folder takes its place there, a new module needs nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,47 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 
-FOUNDATION = ("errors", "types", "places", "config")
-WORLD = ("prompts", "parsing", "executor", "buffer", "rewards", "advantages", "proposer", "solver", "evaluation")
-MODEL = ("blas", "linux_cpu", "device", "backbone", "weights", "sampler", "loss", "policy", "planner")
-HALL = (
-    *("metrics", "checkpoint", "trainer", "probe", "tracker", "report", "evaluation", "evaluator", "exporter"),
-    *("doctor", "launch", "cli", "__main__"),
+# Folders and modules of one layer may import each other (without a circle) and everything in the layers before.
+ENVIRONMENT = ("executor", "selfplay")
+MODEL = ("model",)
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "types", "paths"),
+    ("config",),
+    ENVIRONMENT,
+    MODEL,
+    ("trainer",),  # where the two sides meet
+    ("evaluation", "export", "planner", "report", "run"),
+    ("doctor",),
+    ("cli",),
+    ("__main__",),
 )
-
-# A room may import what stands before it. A new room takes its place here.
-STAIRS = FOUNDATION + WORLD + MODEL + HALL
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+# The modules besides the trainer that may hold a policy and the environment at once: they build what the trainer plays.
+EVALUATION_WITH_A_POLICY = "azr_mlx.evaluation.command"
 
 
-def rooms() -> dict[str, list[Path]]:
-    """Every room of the package with its files; a sub-package is one room."""
-    found: dict[str, list[Path]] = {}
+def layer_of(module: str) -> int:
+    top = module.split(".")[1]
+    return next(i for i, layer in enumerate(LAYERS) if top in layer)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name; a folder's name is its `__init__`."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if room_of(path) != "__init__":
-            found.setdefault(room_of(path), []).append(path)
+        parts = ["azr_mlx", *path.relative_to(PACKAGE).with_suffix("").parts]
+        if parts[-1] == "__init__" and len(parts) > 2:
+            parts.pop()
+        found[".".join(parts)] = path
+    del found["azr_mlx.__init__"]  # hands names on when they are asked for
     return found
 
 
@@ -44,49 +60,73 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively: write the whole name"
-            # `from azr_mlx import config` names a room, `from azr_mlx.config import load` has named it already.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported_by(room: str) -> set[str]:
-    names = [name for path in rooms()[room] for name in imports(path)]
-    return {name.split(".")[1] for name in names if name.startswith("azr_mlx.")} & set(rooms()) - {room}
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """The modules of the package that a module imports: `from a.b import c` imports a.b.c if that is one, else a.b."""
+    found = set()
+    for name in imports(modules()[module]):
+        while name and name not in modules():
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return frozenset(found - {"", module})
 
 
-@pytest.mark.parametrize("room", rooms())
-def test_every_room_has_its_place_on_the_stairs(room: str) -> None:
-    assert room in STAIRS, f"azr_mlx/{room} has no place in STAIRS of tests/test_house.py"
+def side(*folders: str) -> list[str]:
+    return [module for module in modules() if module.split(".")[1] in folders]
 
 
-@pytest.mark.parametrize("room", rooms())
-def test_imports_go_down_the_stairs(room: str) -> None:
-    below = STAIRS[: STAIRS.index(room)]
-    above = rooms_imported_by(room).difference(below)
-    assert not above, f"{room} imports {sorted(above)}, which do not stand below it"
+def test_every_folder_and_module_has_its_layer() -> None:
+    tops = {module.split(".")[1] for module in modules()}
+    assert tops == {top for layer in LAYERS for top in layer}
 
 
-@pytest.mark.parametrize("room", [room for room in rooms() if room in FOUNDATION + WORLD])
-def test_the_world_wing_never_imports_mlx(room: str) -> None:
-    for path in rooms()[room]:
-        foreign = {name for name in imports(path) if name.split(".")[0] in ("mlx", "mlx_lm", "transformers")}
-        assert not foreign, f"{path} imports {sorted(foreign)}"
-    assert not rooms_imported_by(room) & set(MODEL)
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_the_layers(module: str) -> None:
+    above = {name for name in imported_by(module) if layer_of(name) > layer_of(module)}
+    assert not above, f"{module} imports {sorted(above)}, which do not stand below it"
 
 
-@pytest.mark.parametrize("room", [room for room in rooms() if room in MODEL])
-def test_the_model_wing_never_imports_the_world(room: str) -> None:
-    assert not rooms_imported_by(room) & set(WORLD)
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        # a folder's `__init__` hands on names of its modules, which is no circle
+        module: {name for name in imported_by(module) if not module.startswith(f"{name}.")}
+        for module in modules()
+    }
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if layer_of(m) <= LAYERS.index(ENVIRONMENT)])
+def test_the_environment_never_imports_mlx(module: str) -> None:
+    foreign = {name for name in imports(modules()[module]) if name.split(".")[0] in ("mlx", "mlx_lm", "transformers")}
+    assert not foreign, f"{module} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("module", side(*MODEL))
+def test_the_model_side_never_imports_the_environment(module: str) -> None:
+    assert not {name for name in imported_by(module) if name.split(".")[1] in ENVIRONMENT}
+
+
+@pytest.mark.parametrize("module", [m for m in side("evaluation") if m != EVALUATION_WITH_A_POLICY])
+def test_benchmarks_and_verdicts_know_no_policy(module: str) -> None:
+    assert not {name for name in imported_by(module) if name.split(".")[1] in (*MODEL, "trainer", "run")}
 
 
 def test_nobody_imports_the_command_line() -> None:
-    assert [room for room in rooms() if "cli" in rooms_imported_by(room)] == ["__main__"]
+    assert [module for module in modules() if "azr_mlx.cli" in imported_by(module)] == ["azr_mlx.__main__"]
 
 
-def test_importing_the_world_wing_and_the_command_line_does_not_load_mlx() -> None:
-    names = [room for room in rooms() if room in (*FOUNDATION, *WORLD, "cli")]
-    code = "import sys\n" + "".join(f"import azr_mlx.{name}\n" for name in names) + "print('mlx' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout.strip() == "False"
+def test_importing_the_environment_and_the_command_line_does_not_load_mlx() -> None:
+    names = [m for m in modules() if layer_of(m) <= LAYERS.index(ENVIRONMENT) and not m.endswith("__main__")]
+    names += ["azr_mlx.evaluation.judging", "azr_mlx.cli"]
+    code = "import sys\n" + "".join(f"import {name}\n" for name in names) + "print('mlx' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert printed.stdout.strip() == "False"
 
 
 def test_no_file_is_named_for_what_it_is_not() -> None:

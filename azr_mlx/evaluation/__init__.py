@@ -5,7 +5,7 @@
     with Executor() as executor:
         assert Judge(benchmark, executor)(problem, problem.solutions[0]).passed
 
-`azr_mlx.evaluator` adds the model, the files on disk and the tables. docs/benchmarks.md describes the files.
+`azr_mlx.evaluation.command` adds the model, the files on disk and the tables. docs/benchmarks.md describes the files.
 """
 
 from azr_mlx.evaluation.asking import Asker, Question, cut, joined

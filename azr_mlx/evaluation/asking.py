@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from azr_mlx import parsing, prompts
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.benchmark import Benchmark, Wording
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.executor.rules import ALLOWED_MODULES
+from azr_mlx.selfplay import parsing, prompts
 from azr_mlx.types import Case, Kind, Task
 
 Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text

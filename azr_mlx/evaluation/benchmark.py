@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from azr_mlx import places
+from azr_mlx import paths
 from azr_mlx.errors import UsageError
 
 FORMATS = ("humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench")
@@ -97,12 +97,12 @@ class Benchmark:
 
 def names() -> list[str]:
     """The benchmarks there are."""
-    return sorted(path.stem for path in places.benchmarks().glob("*.yaml"))
+    return sorted(path.stem for path in paths.benchmarks().glob("*.yaml"))
 
 
 def load(name: str) -> Benchmark:
     """The benchmark of that name, or of that YAML file. Raises UsageError."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else places.benchmarks() / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else paths.benchmarks() / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
     try:

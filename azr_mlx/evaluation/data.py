@@ -115,9 +115,9 @@ def _local(benchmark: Benchmark) -> Path | None:
             if (Path(place) / source.file).is_file():
                 return Path(place) / source.file
     elif source.file:
-        from azr_mlx import places
+        from azr_mlx import paths
 
-        return places.local(source.file)
+        return paths.local(source.file)
     if source.cache:
         for folder in _cache_folders():
             if (folder / source.cache).is_file():

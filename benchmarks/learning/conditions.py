@@ -74,20 +74,21 @@ def propose_from_grammar() -> None:
 
 def probe_every_kind() -> None:
     """The kinds that are not played are held out as well, so that the means of all conditions are of the same tasks."""
-    from azr_mlx import config, probe
+    from azr_mlx import config
+    from azr_mlx.run import held_out
     from azr_mlx.types import Kind
 
-    real = probe.tasks_for
+    real = held_out.tasks_for
 
     def tasks_for(settings: Any, folder: Path | None) -> Any:
         return real(config.with_values(settings, {"tasks.kinds": tuple(map(str, Kind))}), folder)
 
-    probe.tasks_for = tasks_for
+    held_out.tasks_for = tasks_for
 
 
 def allow_duplicates() -> None:
     """Only held-out tasks are refused, so a proposer is paid for repeating itself."""
-    from azr_mlx.buffer import Buffer, program_key
+    from azr_mlx.selfplay.task_buffer import Buffer, program_key
     from azr_mlx.types import Task
 
     def refusal(self: Buffer, task: Task) -> str | None:
@@ -100,7 +101,7 @@ def train_all_weights() -> None:
     """The matrices of the blocks are trained themselves, without LoRA: on a CPU, where they are kept in float32."""
     import mlx.nn as nn
 
-    from azr_mlx import policy
+    from azr_mlx.model import policy
 
     def unfreeze(model: Any, layers: int, parameters: dict[str, Any]) -> None:
         for layer in model.layers:

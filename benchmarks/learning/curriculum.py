@@ -25,9 +25,10 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from azr_mlx import checkpoint, config, places, probe  # noqa: E402
-from azr_mlx.buffer import program_key, read_tasks  # noqa: E402
-from azr_mlx.report import story as stories  # noqa: E402
+from azr_mlx import config, paths  # noqa: E402
+from azr_mlx.report import run_data  # noqa: E402
+from azr_mlx.run import checkpoint, held_out  # noqa: E402
+from azr_mlx.selfplay.task_buffer import program_key, read_tasks  # noqa: E402
 from azr_mlx.types import Kind, Task  # noqa: E402
 
 THIRDS = ("first third", "middle third", "last third")
@@ -109,11 +110,11 @@ def changes(runs: list[Path]) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         settings = config.load(run)
-        held_out = probe.tasks_for(settings, places.local(settings.model.id))
+        probe_tasks = held_out.tasks_for(settings, paths.local(settings.model.id))
         said = json.loads((run / "probe.json").read_text())
-        before, after = (probe.Score.from_state(said[when]).sampled for when in ("before", "after"))
+        before, after = (held_out.Score.from_state(said[when]).sampled for when in ("before", "after"))
         for kind in before:
-            tasks = [task for task in held_out if task.kind is kind]
+            tasks = [task for task in probe_tasks if task.kind is kind]
             for task, *rates in zip(tasks, before[kind], after[kind], strict=True):
                 for name in operators([task]):
                     found.setdefault(name, []).append((rates[0], rates[1]))
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--examples", type=int, default=10, help="programs of each third to show")
     args = parser.parse_args()
-    told = [stories.read(run) for run in args.runs]
+    told = [run_data.read(run) for run in args.runs]
     parts = [thirds(story.rows) for story in told]
     print(f"| kind | of what is proposed | {' | '.join(THIRDS)} |\n|---|---|---|---|---|")
     for kind in told[0].kinds:

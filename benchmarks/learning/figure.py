@@ -17,14 +17,14 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from azr_mlx.report import PHASES  # noqa: E402
-from azr_mlx.report import story as stories  # noqa: E402
+from azr_mlx.report import run_data  # noqa: E402
+from azr_mlx.report.page import PHASES  # noqa: E402
 
 PANELS = ("probe/mean", "probe/deduction", "probe/abduction", "probe/induction")
 COLOURS = ("#0f766e", "#b45309", "#6d28d9", "#be123c", "#1d4ed8", "#4d7c0f", "#737373")
 
 
-def curve(story: stories.Story, name: str, against: str) -> list[tuple[float, float]]:
+def curve(story: run_data.RunData, name: str, against: str) -> list[tuple[float, float]]:
     """(minutes or thousands of solver rollouts, solve rate in percent) at every probe of a run."""
     assert story.settings is not None
     minutes, rollouts = [0.0], [0.0]
@@ -59,7 +59,7 @@ def draw(conditions: dict[str, list[Path]], target: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "azr"  # the same input, the same file
     from matplotlib import pyplot
 
-    read = {condition: [stories.read(run) for run in runs] for condition, runs in conditions.items()}
+    read = {condition: [run_data.read(run) for run in runs] for condition, runs in conditions.items()}
     figure, grid = pyplot.subplots(2, len(PANELS), figsize=(14, 6.4), sharey="col", layout="constrained")
     rows: Any = grid
     for axes, against in zip(rows, ("minutes", "rollouts"), strict=True):

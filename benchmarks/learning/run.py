@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 
-from azr_mlx.probe import Score, compare  # noqa: E402
+from azr_mlx.run.held_out import Score, compare  # noqa: E402
 
 # Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom, and of the normal distribution.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -38,7 +38,8 @@ NORMAL = 1.96
 
 def play(name: str, seed: int, folder: Path, words: list[str]) -> None:
     """One run in this process."""
-    from azr_mlx import checkpoint, config, launch
+    from azr_mlx import config
+    from azr_mlx.run import checkpoint, session
 
     condition = CONDITIONS[name]
     if condition.prepare is not None:
@@ -46,8 +47,8 @@ def play(name: str, seed: int, folder: Path, words: list[str]) -> None:
     sets = [f"seed={seed}", "tracking.rollouts=false", "tracking.report=false", *condition.sets, *words]
     settings = config.load("nano", sets)
     if checkpoint.latest(folder) is not None:
-        sys.exit(launch.train(settings, resume=str(folder)))
-    sys.exit(launch.train(settings, run_dir=folder))
+        sys.exit(session.train(settings, resume=str(folder)))
+    sys.exit(session.train(settings, run_dir=folder))
 
 
 def start(name: str, seed: int, folder: Path, words: list[str]) -> Path:

@@ -27,7 +27,7 @@ import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 from run import row, student  # noqa: E402
 
-from azr_mlx.report import story as stories  # noqa: E402
+from azr_mlx.report import run_data  # noqa: E402
 
 CURVES = (("probe/mean", "minutes"), ("probe_greedy/mean", "rollouts"))
 
@@ -50,7 +50,7 @@ def beside(mine: Sequence[float], first: Sequence[float], spread: float, freedom
 
 def reached(run: Path, at: int) -> tuple[float, ...] | None:
     """After `at` steps: held-out solve rates in percent (T=1, greedy), minutes, thousands of solver rollouts."""
-    story = stories.read(run)
+    story = run_data.read(run)
     steps = [int(step) for step, _ in story.points("probe/mean")]
     if at not in steps:
         return None

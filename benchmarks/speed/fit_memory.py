@@ -4,7 +4,7 @@
 
 Random shapes of models, ranks, rows and lengths; for each the peak of one gradient with recomputed and with kept
 blocks, and of one prefill. Least squares of the relative error, no count below zero. It prints what stands in
-azr_mlx/planner.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
+azr_mlx/planner/plan.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 device.prepare()
 
@@ -27,8 +27,8 @@ import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from azr_mlx import config, planner  # noqa: E402
-from azr_mlx import loss as losses  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 
 NAMES = ("width", "gate", "queries", "keys", "rank", "scores")
 
@@ -56,8 +56,9 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     models.SHAPES[f"fit-{number}"] = shape
     folder = models.folder(f"fit-{number}", root)
     policy = Policy.load(
-        config.Model(id=str(folder), style="compact"), config.Lora(rank=rank), config.Optim(), config.Sampling(),
-        config.Loss(),
+        config.ModelConfig(id=str(folder), style="compact"), config.LoraConfig(rank=rank),
+        config.OptimConfig(), config.SamplingConfig(),
+        config.LossConfig(),
     )  # fmt: skip
     length = int(random.choice([48, 96, 160, 240, 320, 512]))
     count = max(2, int(random.choice([1500, 3000])) // length)

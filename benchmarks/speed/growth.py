@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -31,8 +31,8 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 
 from azr_mlx import config  # noqa: E402
-from azr_mlx.buffer import Buffer  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
+from azr_mlx.selfplay.task_buffer import Buffer  # noqa: E402
 from azr_mlx.types import Case, Kind, Prompt, Role, Task  # noqa: E402
 
 Row = dict[str, float]
@@ -125,9 +125,9 @@ def main() -> None:
     print(f"{PROFILE.name}, processor seconds")
     if {"rollouts", "length"} & set(wanted):
         folder = models.folder("nano", args.root)
-        optim = config.Optim(micro_batch_tokens=2048, checkpoint_layers=True)
-        model = config.Model(id=str(folder), style="compact")
-        policy = Policy.load(model, config.Lora(), optim, config.Sampling(max_rows=64), config.Loss())
+        optim = config.OptimConfig(micro_batch_tokens=2048, checkpoint_layers=True)
+        model = config.ModelConfig(id=str(folder), style="compact")
+        policy = Policy.load(model, config.LoraConfig(), optim, config.SamplingConfig(max_rows=64), config.LossConfig())
         policy.stop_tokens = frozenset()
         learning(policy, 4, 16, 16)  # warms up
         if "rollouts" in wanted:

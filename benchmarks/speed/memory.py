@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -28,7 +28,7 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 
 from azr_mlx import config, planner  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 from azr_mlx.types import Kind, Prompt, Role  # noqa: E402
 
 
@@ -79,8 +79,8 @@ CASES = (
 def measure(case: Case, root: Path) -> dict[str, Any]:
     """Predicted and measured peaks of a case in bytes."""
     folder = models.folder(case.model, root)
-    optim = config.Optim(micro_batch_tokens=case.budget, checkpoint_layers=not case.keep)
-    sampling = config.Sampling(max_rows=case.prompts * case.group)
+    optim = config.OptimConfig(micro_batch_tokens=case.budget, checkpoint_layers=not case.keep)
+    sampling = config.SamplingConfig(max_rows=case.prompts * case.group)
     settings = config.with_values(
         config.Config(),
         {"model.id": str(folder), "model.style": "compact", "lora.rank": case.rank, "model.group_size": 32},
@@ -92,7 +92,7 @@ def measure(case: Case, root: Path) -> dict[str, Any]:
     planned = planner.memory(settings, planner.shape_of(settings.model), machine, work)
 
     device.clear_cache()
-    policy = Policy.load(settings.model, settings.lora, optim, sampling, config.Loss())
+    policy = Policy.load(settings.model, settings.lora, optim, sampling, config.LossConfig())
     policy.stop_tokens = frozenset()  # every row runs to its limit
     random = np.random.default_rng(0)
     # Byte-level letters: one token each, no two prompts with a common beginning worth sharing.

@@ -90,22 +90,22 @@ def _tokenizer(target: Path) -> None:
 
 @contextmanager
 def unfitted() -> Iterator[None]:
-    """Within it models are loaded as mlx_lm wrote them and exponentials are MLX's: linux_cpu.py does nothing."""
-    from azr_mlx import linux_cpu
+    """Within it models are loaded as mlx_lm wrote them and exponentials are MLX's: cpu_kernels.py does nothing."""
+    from azr_mlx.model import cpu_kernels
 
-    before, linux_cpu.SLOW_EXPONENTIAL = linux_cpu.SLOW_EXPONENTIAL, False
+    before, cpu_kernels.SLOW_EXPONENTIAL = cpu_kernels.SLOW_EXPONENTIAL, False
     try:
         yield
     finally:
-        linux_cpu.SLOW_EXPONENTIAL = before
+        cpu_kernels.SLOW_EXPONENTIAL = before
 
 
 def load_pair(folder: str, *parts: Any) -> tuple[Any, Any]:
     """Two policies on one model: ours, and an unfitted one for the other engines."""
     from azr_mlx import config
-    from azr_mlx.policy import Policy
+    from azr_mlx.model.policy import Policy
 
-    model = config.Model(id=folder, style="compact")
+    model = config.ModelConfig(id=folder, style="compact")
     with unfitted():
         theirs = Policy.load(model, *parts)
     return Policy.load(model, *parts), theirs

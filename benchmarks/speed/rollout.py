@@ -9,8 +9,8 @@ take turns, and the table holds medians of tokens per second and of the ratio to
 is told each row's own, at which the row leaves its batch as at an end token. With --ends rows end by themselves: that
 share of the vocabulary are end tokens, about as likely as all others in a model of random weights.
 
---apart measures two more of ours. "not fitted": without what azr_mlx/linux_cpu.py does, which others do not have.
-"nor merged": with the adapters beside the weights as well, as on a GPU, where packed weights cannot take them.
+--apart measures two more of ours. "not fitted": without what azr_mlx/model/cpu_kernels.py does, which others do not
+have. "nor merged": with the adapters beside the weights as well, as on a GPU, where packed weights cannot take them.
 
 mlx-lm-lora is measured when it is installed. Its batch size counts prompts and is also its width: `8x8` has all prompts
 in one batch, `1x8` one prompt at a time, `64x1` every row as a prompt of its own, its widest.
@@ -31,7 +31,7 @@ from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -39,9 +39,10 @@ import mlx.core as mx  # noqa: E402
 import models  # noqa: E402
 from mlx_lm.generate import BatchGenerator  # noqa: E402
 
-from azr_mlx import config, sampler  # noqa: E402
-from azr_mlx.backbone import Backbone  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx import config  # noqa: E402
+from azr_mlx.model import sampler  # noqa: E402
+from azr_mlx.model.backbone import Backbone  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 
 try:
     from mlx_lm_lora.trainer import grpo_trainer
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
-    parts = config.Lora(), config.Optim(), config.Sampling(), config.Loss()
+    parts = config.LoraConfig(), config.OptimConfig(), config.SamplingConfig(), config.LossConfig()
     policy, stock = models.load_pair(str(models.folder(args.model, args.root)), *parts)
     prompts = prompts_of(args.prompts, args.prompt, args.shared)
     number = args.prompts * args.group

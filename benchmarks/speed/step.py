@@ -109,14 +109,16 @@ def main() -> None:
 
 
 def measure(settings: config.Config, executor: Executor, steps: int, folder: Path) -> list[dict[str, float]]:
-    from azr_mlx import device, metrics, sampler, trainer
-    from azr_mlx.buffer import Buffer
+    from azr_mlx import trainer
     from azr_mlx.executor.rules import ALLOWED_MODULES
-    from azr_mlx.policy import Policy
-    from azr_mlx.prompts import make_style
-    from azr_mlx.proposer import Proposer
-    from azr_mlx.solver import Solver
-    from azr_mlx.tracker import Tracker
+    from azr_mlx.model import device, sampler
+    from azr_mlx.model.policy import Policy
+    from azr_mlx.run import metrics
+    from azr_mlx.run.tracker import Tracker
+    from azr_mlx.selfplay.prompts import make_style
+    from azr_mlx.selfplay.proposer import Proposer
+    from azr_mlx.selfplay.solver import Solver
+    from azr_mlx.selfplay.task_buffer import Buffer
     from azr_mlx.types import Kind
 
     watch, jobs = Watch(), Jobs(executor)

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -33,7 +33,7 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 
 from azr_mlx import config  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 from azr_mlx.types import Kind, Prompt, Role  # noqa: E402
 
 clock = time.process_time  # both compute on the CPU, with one thread each
@@ -42,8 +42,9 @@ Step = Callable[[], tuple[float, float]]  # seconds of (rollouts, update)
 
 def ours(folder: Path, texts: list[str], group: int, tokens: int, rank: int) -> Step:
     policy = Policy.load(
-        config.Model(id=str(folder), style="compact"), config.Lora(rank=rank), config.Optim(checkpoint_layers=False),
-        config.Sampling(max_rows=len(texts) * group), config.Loss(),
+        config.ModelConfig(id=str(folder), style="compact"), config.LoraConfig(rank=rank),
+        config.OptimConfig(checkpoint_layers=False),
+        config.SamplingConfig(max_rows=len(texts) * group), config.LossConfig(),
     )  # fmt: skip
     policy.stop_tokens = frozenset()  # every row runs to its limit
     prompts = [Prompt(Role.SOLVE, Kind.DEDUCTION, text) for text in texts]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from azr_mlx import device  # noqa: E402
+from azr_mlx.model import device  # noqa: E402
 
 PROFILE = device.prepare()
 
@@ -32,8 +32,8 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 
 from azr_mlx import config  # noqa: E402
-from azr_mlx import loss as losses  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop  # noqa: E402
 
 try:
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a completion")
     parser.add_argument("--ragged", action="store_true", help="half of the completions are a quarter as long")
     parser.add_argument("--zero", type=float, default=0.0, help="share of groups whose advantages are all zero")
-    parser.add_argument("--micro-batch-tokens", type=int, default=config.Optim().micro_batch_tokens)
+    parser.add_argument("--micro-batch-tokens", type=int, default=config.OptimConfig().micro_batch_tokens)
     parser.add_argument(
         "--cpu", action="store_true", help="count processor time: for a machine that others use as well"
     )
@@ -118,8 +118,10 @@ def main() -> None:
     folder = str(models.folder(args.model, args.root))
     policies, stock = {}, None
     for keep in (True, False):
-        optim = config.Optim(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
-        policies[keep], stock = models.load_pair(folder, config.Lora(), optim, config.Sampling(), config.Loss())
+        optim = config.OptimConfig(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
+        policies[keep], stock = models.load_pair(
+            folder, config.LoraConfig(), optim, config.SamplingConfig(), config.LossConfig()
+        )
     policy = stock
     rollouts = rollouts_of(args.prompts, args.group, args.prompt, args.tokens, args.ragged)
     live = round(args.prompts * (1 - args.zero)) * args.group

@@ -2,7 +2,7 @@
 
 Programs take one or two arguments (integers, strings of capitals, lists of integers), combine one to four operations,
 and may hold a local variable, a conditional or a loop. From each program the generator makes examples in exactly the
-prompts that self-play uses (`azr_mlx.prompts`, style `compact`): deduction, abduction and induction to solve, and
+prompts that self-play uses (`azr_mlx.selfplay.prompts`, style `compact`): deduction, abduction and induction to solve, and
 proposals to write. Most deductions are answered at once, some (`worked`) are worked out first, one operation a line: as
 in a corpus written by people, who seldom show their work. Self-play may find out which is the better habit.
 
@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from azr_mlx.prompts import Compact
+from azr_mlx.selfplay.prompts import Compact
 from azr_mlx.types import Case, Kind, Role, Task
 
 COMPACT = Compact()

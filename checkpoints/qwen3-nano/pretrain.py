@@ -238,11 +238,11 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     args = parser.parse_args()
 
-    from azr_mlx import device
+    from azr_mlx.model import device
 
     profile = device.prepare()
     device.blas_threads(1)  # of so small a model; two that wait for each other spin
-    from azr_mlx import linux_cpu
+    from azr_mlx.model import cpu_kernels
 
     import mlx.core as mx
     import mlx.nn as nn
@@ -270,7 +270,7 @@ def main() -> None:
         device.limit_cache(2 * device.GIGABYTE)
     mx.random.seed(args.seed)
     model = qwen3.Model(qwen3.ModelArgs.from_dict(CONFIG))
-    linux_cpu.fit(model)
+    cpu_kernels.fit(model)
     for path, weight in tree_flatten(model.parameters()):
         if weight.ndim == 2:  # GPT-2's 0.02, smaller where a residual is written
             std = 0.02 if "o_proj" not in path and "down_proj" not in path else 0.02 / math.sqrt(8)

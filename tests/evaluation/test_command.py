@@ -136,7 +136,7 @@ class Parrot:
 
 
 def test_a_slice_within_training_gives_metrics(tmp_path: Path, executor: Executor) -> None:
-    from azr_mlx.evaluator import evaluate_slice
+    from azr_mlx.evaluation.command import evaluate_slice
 
     bench = str(write_bench(tmp_path, "humaneval"))
     policy = Parrot({"area": "\n    return math.pi * radius ** 2\n\ndef more():", "four_times": "\n    return ..."})
@@ -164,14 +164,14 @@ def many(tmp_path: Path) -> Path:
 
 def test_base_and_adapter_are_evaluated_by_one_command(tmp_path: Path, model: Path) -> None:
     from azr_mlx import config
-    from azr_mlx.policy import Policy
+    from azr_mlx.model.policy import Policy
 
     policy = Policy.load(
-        config.Model(id=str(model), style="compact"),
-        config.Lora(rank=4),
-        config.Optim(),
-        config.Sampling(),
-        config.Loss(),
+        config.ModelConfig(id=str(model), style="compact"),
+        config.LoraConfig(rank=4),
+        config.OptimConfig(),
+        config.SamplingConfig(),
+        config.LossConfig(),
     )
     policy.save_adapter(tmp_path / "adapter")
     bench = write_bench(tmp_path, "humaneval")

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx import checkpoint, config, device
+from azr_mlx import config
+from azr_mlx.model import device
+from azr_mlx.run import checkpoint
 
 device.prepare()
 
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
-from azr_mlx.advantages import Running  # noqa: E402
-from azr_mlx.buffer import Buffer, seed_tasks  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
+from azr_mlx.selfplay.advantages import Running  # noqa: E402
+from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks  # noqa: E402
 from azr_mlx.types import Kind, Prompt, Role  # noqa: E402
 from tests.model.conftest import build_model  # noqa: E402
 

@@ -14,9 +14,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from azr_mlx import device, exporter, weights
+from azr_mlx import export as exporter
 from azr_mlx.cli import azr
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.model import device, weights
 from tests.export.conftest import MakeRun
 
 import mlx.core as mx  # isort: skip
@@ -152,7 +153,7 @@ def test_packed_weights_are_expanded_as_they_are_computed_with(bases: dict[str, 
 
 def test_writing_needs_little_memory_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 MB of matrix are written with pieces of 1 MB in memory."""
-    monkeypatch.setattr(exporter, "PIECE", 10**6)
+    monkeypatch.setattr("azr_mlx.export.pipeline.PIECE", 10**6)
     matrix = mx.zeros((10_000, 1_000))
     mx.eval(matrix)
     device.clear_cache()
@@ -328,7 +329,7 @@ def test_a_disk_that_fills_while_it_is_written_leaves_nothing(
     def fail(*words: object) -> None:
         raise error
 
-    monkeypatch.setattr(exporter, "write_safetensors", fail)
+    monkeypatch.setattr("azr_mlx.export.pipeline.write_safetensors", fail)
     assert "nothing was left behind" in refusal(run, "--out", tmp_path / "out", code=1)
     assert not list(tmp_path.iterdir())
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx import config, device, weights
+from azr_mlx import config
 from azr_mlx.errors import AzrError
+from azr_mlx.model import device, weights
 from tests.model.conftest import build_model
 
 import mlx.core as mx  # isort: skip
@@ -27,7 +28,7 @@ def copy(plain: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: object, **dials: object):
-    return weights.load(config.Model(id=str(folder), group_size=32, **dials), device.prepare())
+    return weights.load(config.ModelConfig(id=str(folder), group_size=32, **dials), device.prepare())
 
 
 def logits(network, tokens: tuple[int, ...] = (1, 2, 3)) -> mx.array:
@@ -156,7 +157,7 @@ def test_packed_weights_stay_packed_on_a_gpu_with_scales_in_its_dtype(plain: Pat
 
     convert(str(plain), str(tmp_path / "half"), quantize=True, q_group_size=32, q_bits=4, dtype="float16")
     gpu = device.Profile("metal", "as if", 1)
-    network = weights.load(config.Model(id=str(tmp_path / "half")), gpu)[0]
+    network = weights.load(config.ModelConfig(id=str(tmp_path / "half")), gpu)[0]
     assert {value.dtype for _, value in tree_flatten(network.parameters())} == {mx.uint32, mx.bfloat16}
 
 
@@ -177,7 +178,7 @@ def test_qwen_3_5_keeps_its_decay_in_float32(tmp_path: Path) -> None:
     network = qwen3_5.Model(qwen3_5.ModelArgs.from_dict(settings))
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(network.parameters())))
     (folder / "config.json").write_text(json.dumps(settings))
-    model = config.Model(id=str(folder), group_size=32)
+    model = config.ModelConfig(id=str(folder), group_size=32)
     loaded = weights.load(model, device.Profile("metal", "as if", 1))[0]
     for name, value in tree_flatten(loaded.parameters()):
         if value.dtype != mx.uint32:
@@ -262,9 +263,9 @@ def hub(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_cached_repository_is_used_offline_at_the_revision_asked_for(hub: Path) -> None:
-    assert weights.resolve(config.Model(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
-    assert weights.resolve(config.Model(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
-    assert weights.resolve(config.Model(id="me/tiny", revision="b" * 40)) == hub / "snapshots" / ("b" * 40)
+    assert weights.resolve(config.ModelConfig(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
+    assert weights.resolve(config.ModelConfig(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
+    assert weights.resolve(config.ModelConfig(id="me/tiny", revision="b" * 40)) == hub / "snapshots" / ("b" * 40)
 
 
 def test_offline_a_missing_repository_is_one_line(hub: Path) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from azr_mlx import config, device, exporter
+from azr_mlx import config
+from azr_mlx import export as exporter
+from azr_mlx.model import device
 
 import mlx.nn as nn  # isort: skip
 
@@ -133,7 +135,7 @@ def test_a_mixed_selection_is_named_path_by_path() -> None:
     for layer, leaf in ((0, "q_proj"), (1, "o_proj")):
         attention = network.layers[layer].self_attn
         attention[leaf] = LoRALinear.from_base(attention[leaf], r=4)
-    described = exporter.peft_config(network, config.Lora(rank=4), "base")
+    described = exporter.peft_config(network, config.LoraConfig(rank=4), "base")
     assert described["target_modules"] == ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.o_proj"]
     assert described["layers_to_transform"] is None
 

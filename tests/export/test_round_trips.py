@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from azr_mlx import config, exporter
-from azr_mlx.policy import Policy
+from azr_mlx import config
+from azr_mlx import export as exporter
+from azr_mlx.model.policy import Policy
 from tests.export.conftest import MakeRun, prompts, qwen_vocabulary
 
 import mlx.core as mx  # isort: skip
@@ -189,7 +190,7 @@ def test_an_exported_model_can_be_trained_on(make_run: MakeRun, tmp_path: Path) 
     """The way out leads back in: a fused export is a full-precision model like any other."""
     exporter.export(exporter.find(make_run("plain", 1e-2)), ("hf",), tmp_path / "out")
     policy = Policy.load(
-        config.Model(id=str(tmp_path / "out/hf"), style="compact", group_size=32), config.Lora(rank=2),
-        config.Optim(), config.Sampling(), config.Loss(),
+        config.ModelConfig(id=str(tmp_path / "out/hf"), style="compact", group_size=32), config.LoraConfig(rank=2),
+        config.OptimConfig(), config.SamplingConfig(), config.LossConfig(),
     )  # fmt: skip
     assert policy.sample_all(prompts(1), 1, seed=(0,), max_tokens=4)[0][0].completion.tokens

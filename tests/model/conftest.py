@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx import device
+from azr_mlx.model import device
 
 device.prepare()
 
@@ -16,7 +16,7 @@ import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 
 from azr_mlx import config  # noqa: E402
-from azr_mlx.policy import Policy  # noqa: E402
+from azr_mlx.model.policy import Policy  # noqa: E402
 from azr_mlx.types import Kind, Prompt, Role  # noqa: E402
 
 TEMPLATE = (
@@ -102,15 +102,16 @@ def load(models: dict[str, Path]):
             names = kind.__dataclass_fields__
             return kind(**{**defaults, **{k: v for k, v in dials.items() if k in names}})
 
-        known = {n for kind in (config.Model, config.Lora, config.Optim, config.Sampling, config.Loss)
+        known = {n for kind in (config.ModelConfig, config.LoraConfig, config.OptimConfig,
+                               config.SamplingConfig, config.LossConfig)
                  for n in kind.__dataclass_fields__}  # fmt: skip
         assert dials.keys() <= known, dials.keys() - known
         return Policy.load(
-            pick(config.Model, id=str(models[name]), style="compact", group_size=32),
-            pick(config.Lora, rank=4),
-            pick(config.Optim, lr=1e-2),
-            pick(config.Sampling),
-            pick(config.Loss),
+            pick(config.ModelConfig, id=str(models[name]), style="compact", group_size=32),
+            pick(config.LoraConfig, rank=4),
+            pick(config.OptimConfig, lr=1e-2),
+            pick(config.SamplingConfig),
+            pick(config.LossConfig),
             seed=seed,
             total_steps=total_steps,
             adapter=adapter,

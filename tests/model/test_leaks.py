@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from azr_mlx import device
+from azr_mlx.model import device
 
 from .conftest import prompt
 

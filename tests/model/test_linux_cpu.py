@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load_model
 
-from azr_mlx import linux_cpu
+from azr_mlx.model import cpu_kernels
 
 
 def normal(*shape, seed=0):
@@ -28,7 +28,7 @@ def test_attention_is_mlx_own_attention(mask, length):
         return mx.fast.scaled_dot_product_attention(*parts, scale=0.3, mask=mask)
 
     def ours(*parts):
-        return linux_cpu.attention(*parts, 0.3, mask)
+        return cpu_kernels.attention(*parts, 0.3, mask)
 
     (expected,), gradients = mx.vjp(theirs, [queries, keys, values], [cotangent])
     (given,), other = mx.vjp(ours, [queries, keys, values], [cotangent])
@@ -48,12 +48,12 @@ def test_blocks_of_queries_change_neither_attention_nor_its_gradient(monkeypatch
     cotangent = normal(3, 4, 10, 8, seed=4)
 
     def attend(*parts):
-        return linux_cpu.attention(*parts, 0.3, mask)
+        return cpu_kernels.attention(*parts, 0.3, mask)
 
     (whole,), expected = mx.vjp(attend, [queries, keys, values], [cotangent])
     mx.eval(whole, expected)
-    monkeypatch.setattr(linux_cpu, "QUERY_BLOCK", 4)
-    monkeypatch.setattr(linux_cpu, "KEPT_LENGTH", kept)
+    monkeypatch.setattr(cpu_kernels, "QUERY_BLOCK", 4)
+    monkeypatch.setattr(cpu_kernels, "KEPT_LENGTH", kept)
     (given,), gradients = mx.vjp(attend, [queries, keys, values], [cotangent])
     np.testing.assert_allclose(given, whole, atol=1e-6)
     for one, two in zip(gradients, expected, strict=True):
@@ -66,14 +66,14 @@ def test_scores_of_all_pairs_never_exist_for_a_long_row():
     mx.eval(parts)
     start = mx.get_active_memory()
     mx.reset_peak_memory()
-    mx.eval(mx.vjp(lambda *three: linux_cpu.attention(*three, 0.3, "causal"), parts[:3], parts[3:]))
+    mx.eval(mx.vjp(lambda *three: cpu_kernels.attention(*three, 0.3, "causal"), parts[:3], parts[3:]))
     assert mx.get_peak_memory() - start < 4 * 2048**2 / 2
 
 
 def test_the_gate_has_the_gradient_of_silu():
     gate, up, cotangent = (3 * normal(5, 7, seed=i) for i in range(3))
     expected = mx.vjp(lambda gate, up: nn.silu(gate) * up, [gate, up], [cotangent])
-    given = mx.vjp(lambda gate, up: linux_cpu.gated(gate, up)[0], [gate, up], [cotangent])
+    given = mx.vjp(lambda gate, up: cpu_kernels.gated(gate, up)[0], [gate, up], [cotangent])
     for ours, theirs in zip([*given[0], *given[1]], [*expected[0], *expected[1]], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -82,17 +82,17 @@ def test_the_exponential_holds_from_the_smallest_to_the_largest_float():
     x = mx.linspace(-103, 88, 4000)
     exact = np.exp(np.array(x, dtype=np.float64))
     # A subnormal result keeps fewer digits; the exponent itself is rounded to float32, which costs |x| * 6e-8.
-    np.testing.assert_allclose(np.array(linux_cpu.exp(x)), exact, rtol=1e-5, atol=1e-38)
-    assert linux_cpu.exp(mx.array([-mx.inf, -1000.0])).tolist() == [0.0, 0.0]
+    np.testing.assert_allclose(np.array(cpu_kernels.exp(x)), exact, rtol=1e-5, atol=1e-38)
+    assert cpu_kernels.exp(mx.array([-mx.inf, -1000.0])).tolist() == [0.0, 0.0]
 
 
-@pytest.mark.skipif(not linux_cpu.SLOW_EXPONENTIAL, reason="only where it is used")
+@pytest.mark.skipif(not cpu_kernels.SLOW_EXPONENTIAL, reason="only where it is used")
 @pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"])
 def test_a_fitted_model_computes_what_it_did_and_keeps_its_names(models, family):
     model, _ = load_model(models[family])
     ids = mx.array([[5, 6, 7, 200, 9], [1, 2, 3, 4, 5]])
     before, names = model(ids), [name for name, _ in nn.utils.tree_flatten(model.parameters())]
-    linux_cpu.fit(model)
+    cpu_kernels.fit(model)
     np.testing.assert_allclose(model(ids), before, atol=1e-4)
     assert [name for name, _ in nn.utils.tree_flatten(model.parameters())] == names
     assert type(model.layers[0].self_attn).__name__ == "Attention"

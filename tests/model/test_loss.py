@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from azr_mlx import loss as losses
+from azr_mlx.model import loss as losses
 from tests.model.conftest import prompt
 
 FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from azr_mlx import config, device, linux_cpu, loss, planner, sampler, weights
+from azr_mlx import config, planner
 from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
+from azr_mlx.model import cpu_kernels, device, loss, sampler, weights
 
 from .conftest import prompt
 
@@ -108,7 +109,7 @@ def test_weights_and_adapters_have_the_bytes_that_mlx_counts(name: str) -> None:
 def test_the_planner_knows_the_numbers_of_the_rooms_that_it_may_not_import() -> None:
     assert planner.CACHE_STEP == sampler.CACHE_STEP
     assert planner.PREFILL_TOKENS == sampler.PREFILL_TOKENS
-    assert (planner.QUERY_BLOCK, planner.KEPT_LENGTH) == (linux_cpu.QUERY_BLOCK, linux_cpu.KEPT_LENGTH)
+    assert (planner.QUERY_BLOCK, planner.KEPT_LENGTH) == (cpu_kernels.QUERY_BLOCK, cpu_kernels.KEPT_LENGTH)
     assert [planner.head_rows(v) for v in (512, 32_000, 151_936)] == [loss.head_rows(v) for v in (512, 32_000, 151_936)]
 
 
@@ -198,7 +199,7 @@ def test_a_cached_configuration_comes_before_the_table(tmp_path: Path) -> None:
     (snapshot.parents[1] / "refs/main").write_text("abc")
     said = dict(planner.PUBLISHED["qwen2.5-3b"]) | {"num_hidden_layers": 7}
     (snapshot / "config.json").write_text(json.dumps(said))
-    assert planner.shape_of(config.Model(id="Qwen/Qwen2.5-Coder-3B")).layers == 7
+    assert planner.shape_of(config.ModelConfig(id="Qwen/Qwen2.5-Coder-3B")).layers == 7
 
 
 @pytest.mark.parametrize(
@@ -206,13 +207,13 @@ def test_a_cached_configuration_comes_before_the_table(tmp_path: Path) -> None:
     [("Qwen/Qwen2.5-Coder-3B-Instruct", None), ("mlx-community/Qwen2.5-Coder-3B-Instruct-8bit", 8)],
 )
 def test_names_of_conversions_are_known_by_the_model_they_convert(name: str, bits: int | None) -> None:
-    shape = planner.shape_of(config.Model(id=name))
+    shape = planner.shape_of(config.ModelConfig(id=name))
     assert (shape.width, shape.quantized.get("bits")) == (2048, bits)
 
 
 def test_another_size_is_not_taken_for_a_known_one() -> None:
     with pytest.raises(UsageError):
-        planner.shape_of(config.Model(id="Qwen/Qwen3-30B-A3B"))
+        planner.shape_of(config.ModelConfig(id="Qwen/Qwen3-30B-A3B"))
 
 
 # -- machines

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from azr_mlx import linux_cpu, types
-from azr_mlx.weights import ModelNotFound
+from azr_mlx import types
+from azr_mlx.model import cpu_kernels
+from azr_mlx.model.weights import ModelNotFound
 from tests.model.conftest import prompt
 
 PROMPTS = [prompt(text) for text in ("a", "def f(x):", "a much longer prompt, which goes on")]
@@ -196,7 +197,7 @@ def test_adapters_off_is_the_base_bit_for_bit(load, models):
     base, _ = mlx_lm.load(str(models["qwen3"]))
     mlx_lm.utils.quantize_model(base, {}, 32, 4)
     base = mlx_lm.utils.dequantize_model(base)
-    linux_cpu.fit(base)
+    cpu_kernels.fit(base)
     assert mx.array_equal(off, base(ids))
     assert written == fresh.sample_all(PROMPTS, 2, seed=(3,), max_tokens=10)
     assert not mx.array_equal(policy.model(ids), off)
@@ -257,7 +258,7 @@ def test_mlx_lm_itself_loads_the_adapter_and_computes_the_same(load, models, tmp
         if hasattr(layer, "lora_a"):
             mlx_lm.utils.dequantize_model(layer)
     np.testing.assert_allclose(theirs(ids), policy.model(ids), atol=1e-4)
-    linux_cpu.fit(theirs)
+    cpu_kernels.fit(theirs)
     assert mx.array_equal(theirs(ids), policy.model(ids))
     assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_parameters"]["rank"] == 4
     again = load("quantized", adapter=tmp_path)
@@ -273,9 +274,9 @@ def test_learning_is_the_same_in_another_process(load, models, tmp_path):
         f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]\n"
         "import mlx.core as mx, test_policy\n"
         "from azr_mlx import config\n"
-        "from azr_mlx.policy import Policy\n"
-        f"model = config.Model(id={str(models['qwen3'])!r}, style='compact', group_size=32)\n"
-        "parts = config.Lora(rank=4), config.Optim(lr=1e-2), config.Sampling(), config.Loss()\n"
+        "from azr_mlx.model.policy import Policy\n"
+        f"model = config.ModelConfig(id={str(models['qwen3'])!r}, style='compact', group_size=32)\n"
+        "parts = config.LoraConfig(rank=4), config.OptimConfig(lr=1e-2), config.SamplingConfig(), config.LossConfig()\n"
         "p = Policy.load(model, *parts, total_steps=100)\n"
         "print([(u.loss, u.grad_norm, u.entropy) for u in test_policy.learn(p, 3)])\n"
         "mx.save_safetensors(sys.argv[1], p.state())\n"
@@ -340,18 +341,19 @@ def test_what_cannot_be_is_refused_in_one_line(load, tmp_path):
         policy.update(rollouts, [float("nan")] * len(rollouts))
     with pytest.raises(ValueError, match=r"self_attn\.q_proj"):
         load(keys=("q_proj",))
-    from azr_mlx import config, weights
+    from azr_mlx import config
+    from azr_mlx.model import weights
 
     with pytest.raises(ModelNotFound, match=r"no model folder at \./nowhere"):
-        weights.resolve(config.Model(id="./nowhere"))
+        weights.resolve(config.ModelConfig(id="./nowhere"))
     with pytest.raises(ModelNotFound, match=r"no config.json"):
-        weights.resolve(config.Model(id=str(tmp_path)))
+        weights.resolve(config.ModelConfig(id=str(tmp_path)))
 
 
 def test_files_may_be_opened_as_before():
     """Importing mlx_lm lowers the limit of open files for this process and its children; the policy puts it back."""
     look = "getrlimit(RLIMIT_NOFILE)"
-    code = f"from resource import *; before = {look}; import azr_mlx.policy; print(before == {look})"
+    code = f"from resource import *; before = {look}; import azr_mlx.model.policy; print(before == {look})"
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )

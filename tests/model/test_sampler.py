@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from azr_mlx import sampler
-from azr_mlx.backbone import Backbone
+from azr_mlx.model import sampler
+from azr_mlx.model.backbone import Backbone
 from azr_mlx.types import Stop
 from tests.model.conftest import prompt
 

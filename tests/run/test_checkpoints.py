@@ -9,10 +9,10 @@ import os
 import mlx.core as mx
 import pytest
 
-from azr_mlx import checkpoint
-from azr_mlx.advantages import Running
-from azr_mlx.buffer import Buffer, seed_tasks
 from azr_mlx.errors import AzrError
+from azr_mlx.run import checkpoint
+from azr_mlx.selfplay.advantages import Running
+from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
 from azr_mlx.types import Kind
 
 

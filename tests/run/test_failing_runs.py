@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx import metrics
-from azr_mlx.report import story
+from azr_mlx.report import run_data
+from azr_mlx.run import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "checkpoints" / "qwen3-nano"
@@ -43,7 +43,8 @@ WRONG = {
 # Stands for a model that has learned to propose loops without an end: all but that first line of a program is nano's.
 ENDLESS = """
 import dataclasses
-from azr_mlx import cli, parsing
+from azr_mlx import cli
+from azr_mlx.selfplay import parsing
 
 real = parsing.proposal
 
@@ -62,7 +63,7 @@ def alarms(run: Path, steps: int, dials: tuple[str, ...], program: tuple[str, ..
     words = [word for dial in (*SMALL, *dials) for word in ("--set", dial)]
     command = [sys.executable, *program, "train", "--config", "nano", "--run-dir", str(run), *words]
     subprocess.run([*command, "--steps", str(steps)], cwd=ROOT, check=True, capture_output=True, timeout=280)
-    rows = story.read(run).rows
+    rows = run_data.read(run).rows
     return {alarm.name for count in range(1, len(rows) + 1) for alarm in metrics.ALARMS if alarm.check(rows[:count])}
 
 

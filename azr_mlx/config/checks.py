@@ -1,0 +1,140 @@
+"""What a configuration may not be, and what is allowed but will surprise."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from azr_mlx.config.option import written
+from azr_mlx.config.schema import Config, flatten, options
+from azr_mlx.errors import UsageError
+
+
+class ConfigError(UsageError):
+    """One line: where, which option, what it was given, what it may be."""
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError, one line, when an option is out of range or two of them contradict each other."""
+    for key, value in flatten(config).items():
+        one = options()[key]
+        right = isinstance(value, tuple) if one.many else _is(value, one.type)
+        if not right or not one.permits(value):
+            raise ConfigError(f"{key} is {written(value)}: it must be {one.allowed}")
+    for wrong, why in _contradictions(config):
+        if wrong:
+            raise ConfigError(why)
+
+
+def _is(value: Any, type_: type) -> bool:
+    """Whether the value is of the option's type: an int serves as a float, a bool never as a number."""
+    if isinstance(value, bool):
+        return type_ is bool
+    return isinstance(value, (int, float) if type_ is float else type_)
+
+
+# Group size and bits that MLX's quantization modes fix.
+_FIXED_MODES = {"mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
+
+
+def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
+    """(whether it is so, the line that says what to change)."""
+    m, t, b, r, a = c.model, c.tasks, c.batch, c.reward, c.advantage
+    yield (
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", c.name) is None,
+        f"name is {written(c.name)}: it names a folder, so use letters, digits, dots, dashes and underscores",
+    )
+    yield not m.id.strip(), "model.id is empty: give a Hugging Face repository or a local folder"
+    group, bits = _FIXED_MODES.get(m.mode, (m.group_size, m.bits))
+    yield (
+        (m.group_size, m.bits) != (group, bits),
+        f"model.mode {m.mode} needs model.group_size {group} and model.bits {bits}, not {m.group_size} and {m.bits}",
+    )
+    yield (
+        m.mode == "affine" and m.group_size == 16,
+        "model.group_size 16 needs model.mode nvfp4; affine takes 32, 64 or 128",
+    )
+    yield (
+        m.thinking and m.style != "chat",
+        f"model.thinking needs model.style chat, not {m.style}: other styles open their own think section or none",
+    )
+    yield c.lora.layers == 0, "lora.layers 0 would train nothing: use -1 for all blocks, or how many from the last"
+    yield not t.kinds, "tasks.kinds is empty: name at least one of deduction, abduction, induction"
+    yield len(set(t.kinds)) < len(t.kinds), f"tasks.kinds names a kind twice: {', '.join(t.kinds)}"
+    yield b.proposals == 0 and b.solves == 0, "batch.proposals and batch.solves are both 0: a step would do nothing"
+    trains_proposals = b.train_proposer and b.proposals > 0
+    trains_attempts = b.train_attempts and b.proposals > 0
+    yield (
+        not (trains_proposals or trains_attempts or b.solves),
+        "nothing would be trained: turn on batch.train_proposer or batch.train_attempts, or set batch.solves above 0",
+    )
+    grouped = (trains_attempts and b.attempts > 1) or (b.solves > 0 and b.solve_group > 1)
+    yield (
+        a.baseline == "by_prompt" and not grouped,
+        "advantage.baseline by_prompt compares rollouts of one prompt, and here every trained prompt has a single one: "
+        "set batch.solve_group to 2 or more, turn on batch.train_attempts, or use by_task_role",
+    )
+    yield r.correct <= r.wrong, f"reward.correct {r.correct:g} must be above reward.wrong {r.wrong:g}"
+    yield (
+        c.loss.clip_high == 0 and c.loss.clip_low == 0,
+        "loss.clip_low and loss.clip_high are both 0: no token could be learned from",
+    )
+    yield (
+        c.buffer.seed_size > c.buffer.capacity,
+        f"buffer.seed_size {c.buffer.seed_size} is more than buffer.capacity {c.buffer.capacity}",
+    )
+    yield c.tracking.wandb and not c.tracking.wandb_project.strip(), "tracking.wandb needs tracking.wandb_project"
+
+
+def cautions(config: Config) -> list[str]:
+    """What is allowed but will surprise: one line each, with the size of the effect where it is known."""
+    s, b, r, found = config.sampling, config.batch, config.reward, []
+    if s.temperature != 1:
+        # Tokens are drawn in proportion to p^(1/T), the loss differentiates log p.
+        ratio = 10 ** (1 / s.temperature)
+        found.append(
+            f"sampling.temperature {s.temperature:g}: rollouts are drawn from p^(1/T) but trained as p, so a token ten "
+            f"times likelier than another is drawn {ratio:.3g} times as often; 1 is exact"
+        )
+    if s.top_p < 1:
+        found.append(
+            f"sampling.top_p {s.top_p:g}: a tail of up to {1 - s.top_p:.2g} is never drawn but keeps its probability "
+            f"in the loss, so the ratio is off by up to {1 / s.top_p:.3g} a token and {_power(1 / s.top_p, 100)} "
+            "over 100 tokens; 1 is exact"
+        )
+    if b.train_proposer and b.proposals and b.attempts == 1:
+        found.append("batch.attempts 1: a solve rate of one attempt is 0 or 1, so no proposal is ever learnable")
+    if config.advantage.baseline == "by_prompt" and b.train_proposer and b.proposals:
+        found.append(
+            "advantage.baseline by_prompt: a proposal has its prompt to itself, so the proposer learns nothing"
+        )
+    if config.advantage.baseline == "by_prompt" and b.solve_group == 1 and b.solves:
+        found.append(
+            "advantage.baseline by_prompt with batch.solve_group 1: drawn tasks are solved once, so they teach nothing"
+        )
+    if r.malformed > r.wrong:
+        found.append(
+            f"reward.malformed {r.malformed:g} is above reward.wrong {r.wrong:g}: "
+            "breaking the form pays better than a wrong answer"
+        )
+    if 0 < config.steps < config.optim.warmup_steps:
+        found.append(f"optim.warmup_steps {config.optim.warmup_steps}: a run of {config.steps} never reaches optim.lr")
+    if config.optim.schedule in ("linear", "cosine") and config.minutes:
+        found.append(
+            f"optim.schedule {config.optim.schedule} decays over steps, so a run that ends after "
+            f"{config.minutes:g} minutes may stop on its way"
+        )
+    if config.optim.schedule == "inverse_sqrt" and not config.optim.warmup_steps:
+        found.append(
+            "optim.schedule inverse_sqrt counts from the end of the warm-up: without optim.warmup_steps "
+            "the learning rate has halved after 4 steps"
+        )
+    if config.executor.level == "off":
+        found.append("executor.level off: programs that the model writes run unconfined on this machine")
+    return found
+
+
+def _power(factor: float, times: int) -> str:
+    return f"{factor**times:.2g}" if times * math.log10(factor) < 300 else "beyond any number"

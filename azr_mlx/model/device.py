@@ -1,0 +1,163 @@
+"""The machine: which device MLX runs on, how much memory it has, and how much of it MLX may keep.
+
+`prepare` comes before any other use of MLX in a process. On Linux it lets MLX call OpenBLAS
+(`azr_mlx.model.openblas`), because the MLX wheel for CPUs carries the reference BLAS (3 GFLOP/s against 120 for a
+1024^3 matmul on two cores). Importing `mlx_lm.utils` lowers the limit of open files of this process and of all its
+children to 2048; `prepare` imports it and puts the limit back.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from azr_mlx.model import openblas
+
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What MLX computes on. `memory` is in bytes: unified memory on Metal, the device's own on CUDA, else RAM."""
+
+    name: str  # "metal", "cuda" or "cpu"
+    device_name: str
+    memory: int
+    blas: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def packed(self) -> bool:
+        """Whether quantized weights stay packed: the CPU has no fast quantized matmul (mlx.md section 10)."""
+        return self.name != "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that MLX holds now (`active`), held at most since a reset (`peak`), and keeps for reuse (`cache`)."""
+
+    active: int
+    peak: int
+    cache: int
+
+
+_profile: Profile | None = None
+
+
+def prepare() -> Profile:
+    """Make MLX ready in this process and say what it runs on. Later calls return the first answer."""
+    global _profile
+    if _profile is not None:
+        return _profile
+    notes: list[str] = []
+    library: str | None = None
+    if sys.platform.startswith("linux"):
+        library = openblas.accelerate()
+        if library is None:
+            notes.append("no OpenBLAS in use: `pip install scipy-openblas32` makes CPU matmuls some 20 times faster")
+    limits = _file_limits()
+    import mlx.core as mx
+    import mlx_lm.utils  # noqa: F401  (imported for its side effect on the limits, undone below)
+
+    _restore_file_limits(limits)
+    name = "cpu"
+    if mx.default_device() == mx.gpu:
+        name = "metal" if mx.metal.is_available() else "cuda"
+    info = mx.device_info()
+    memory = int(info.get("memory_size") or info.get("total_memory") or _ram())
+    device_name = str(info.get("device_name") or platform.processor() or platform.machine())
+    _profile = Profile(name, device_name, memory, library, tuple(notes))
+    if name == "metal":
+        # Lengths differ from batch to batch, so freed buffers rarely fit again: an unlimited cache grows to many times
+        # the active memory (mlx-lm issues 828, 926 and 986).
+        limit_cache(min(4 * GIGABYTE, max(2 * GIGABYTE, memory // 16)))
+    return _profile
+
+
+def memory() -> Memory:
+    """Bytes in use by MLX."""
+    import mlx.core as mx
+
+    return Memory(mx.get_active_memory(), mx.get_peak_memory(), mx.get_cache_memory())
+
+
+def reset_peak() -> None:
+    """Start a new peak at what is active now."""
+    import mlx.core as mx
+
+    mx.reset_peak_memory()
+
+
+def limit_cache(size: int) -> int:
+    """Let MLX keep at most `size` bytes of freed buffers; returns the former limit in bytes."""
+    import mlx.core as mx
+
+    return int(mx.set_cache_limit(size))
+
+
+def clear_cache() -> None:
+    """Give freed buffers back to the system: between sampling and training, whose shapes differ."""
+    import mlx.core as mx
+
+    mx.clear_cache()
+
+
+def wire(size: int | None = None) -> int | None:
+    """Pin `size` bytes (the recommended working set if None) in memory; Metal only, returns the former limit or None.
+
+    Off unless called: a wired limit together with concurrent streams has panicked kernels (mlx issue 3186).
+    """
+    import mlx.core as mx
+
+    if prepare().name != "metal":
+        return None
+    recommended = mx.device_info().get("max_recommended_working_set_size")
+    size = size if size is not None else recommended
+    if size is None:
+        return None
+    return int(mx.set_wired_limit(min(int(size), int(recommended or size))))
+
+
+def blas_threads(count: int) -> bool:
+    """Set how many threads one OpenBLAS call uses; False when OpenBLAS is not what MLX calls."""
+    return openblas.set_threads(count)
+
+
+def activation_dtype(choice: str, profile: Profile) -> Any:
+    """The dtype of activations and of the base model's scales: "auto" is float32 on a CPU, bfloat16 on a GPU."""
+    import mlx.core as mx
+
+    if choice == "auto":
+        choice = "bfloat16" if profile.packed else "float32"
+    return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[choice]
+
+
+def _file_limits() -> tuple[int, int] | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def _restore_file_limits(limits: tuple[int, int] | None) -> None:
+    if limits is None:
+        return
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    except (ValueError, OSError):
+        # The hard limit was lowered and this process may not raise it again: raise the soft limit as far as it goes.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _ram() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 0

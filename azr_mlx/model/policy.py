@@ -1,0 +1,590 @@
+"""The policy: a quantized language model with LoRA adapters, its tokenizer, how it samples and how it learns.
+
+It reads prompts as text and writes completions; it never sees a program's meaning, a verdict or a reward, only the
+advantages that the trainer computed from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from azr_mlx import config, types
+from azr_mlx.model import device
+
+device.prepare()  # before the first import of mlx.core: it loads the fast BLAS
+
+import mlx.core as mx  # noqa: E402
+import mlx.nn as nn  # noqa: E402
+import mlx.optimizers as optimizers  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
+from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
+from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
+
+from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
+from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.backbone import Backbone  # noqa: E402
+
+ADAPTER, OPTIMIZER = "adapter.", "optim."
+# Tags of the paper's prompt that are single untrained tokens in Qwen 3 base models (azr.md section 8.5).
+TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>")
+
+Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens written
+
+
+class Conversation:
+    """Completions under way, by `Policy.converse`. Iterate to write them; `ask` may add prompts meanwhile."""
+
+    def __init__(self, policy: Policy, decoder: sampler.Decoder, progress: Progress | None = None) -> None:
+        self._policy = policy
+        self._decoder = decoder
+        self._progress = progress
+        self._asked: list[tuple[types.Prompt, tuple[int, ...]]] = []  # by number, with its tokens
+        self._numbers: dict[int, int] = {}  # the name that keys a prompt's draws -> its number
+        self._rows = 0
+
+    def ask(
+        self,
+        prompts: Sequence[types.Prompt],
+        n: int | Sequence[int] = 1,
+        *,
+        max_tokens: int | Sequence[int],
+        names: Sequence[int] = (),
+    ) -> None:
+        """Add prompts with n completions of each (n, max_tokens: of all prompts, or one number each).
+
+        names: the numbers that key the prompts' draws, each once, where a prompt's number in the order of asking will
+        not do. Raises ValueError when lengths differ or a name comes twice.
+        """
+        limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+        counts = [n] * len(prompts) if isinstance(n, int) else list(n)
+        first = len(self._asked)
+        names = names or range(first, first + len(prompts))
+        for what, values in (("max_tokens", limits), ("n", counts), ("names", names)):
+            if len(values) != len(prompts):
+                raise ValueError(f"{len(prompts)} prompts but {len(values)} values of {what}")
+        if len({*self._numbers, *names}) != first + len(prompts):
+            raise ValueError("a name keys the draws of one prompt, and one of these comes twice")
+        requests = []
+        for prompt, name, limit, count in zip(prompts, names, limits, counts, strict=True):
+            tokens = tuple(self._policy.encode(prompt.text))
+            self._numbers[name] = len(self._asked)
+            self._asked.append((prompt, tokens))
+            requests += [sampler.Request(tokens, (name, j), limit) for j in range(count)]
+        self._rows += len(requests)
+        self._decoder.add(requests)
+
+    def __iter__(self) -> Iterator[tuple[int, int, types.Rollout]]:
+        """(number of the prompt, sample, rollout) as rows end, until nothing is left to write."""
+        ended = written = 0
+        while self._decoder.busy:
+            for row in self._decoder.step():
+                ended, written = ended + 1, written + len(row.tokens)
+                if self._progress is not None:
+                    self._progress(ended, self._rows, written)
+                number, sample = self._numbers[row.key[0]], row.key[1]
+                text = self._policy.decode(row.tokens[:-1] if row.stop is types.Stop.EOS else row.tokens)
+                completion = types.Completion(row.tokens, row.logprobs, text, row.stop)
+                yield number, sample, types.Rollout(*self._asked[number], completion)
+
+
+class Policy:
+    """Model, adapters, tokenizer, optimizer. Build one with `Policy.load`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        profile: device.Profile,
+        settings: Mapping[str, Any],
+        folder: Path,
+        model_config: config.ModelConfig,
+        lora: config.LoraConfig,
+        optim: config.OptimConfig,
+        sampling: config.SamplingConfig,
+        loss: config.LossConfig,
+        seed: int = 0,
+        total_steps: int = 0,
+    ) -> None:
+        self.profile = profile
+        self.model = model
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.folder = folder
+        self.config = model_config
+        self.lora = lora
+        self.optim = optim
+        self.sampling = sampling
+        self.loss = loss
+        self.total_steps = total_steps
+        model.freeze()
+        keys = list(lora.keys)
+        self._check_keys(keys)
+        parameters = {"rank": lora.rank, "scale": lora.scale, "dropout": 0.0, **({"keys": keys} if keys else {})}
+        linear_to_lora_layers(model, lora.layers, parameters)
+        self.lora_parameters = parameters
+        self._seed_adapters(seed)
+        self.backbone = Backbone(model)
+        self.optimizer = optimizers.AdamW(
+            learning_rate=optim.lr,
+            betas=[optim.beta1, optim.beta2],
+            weight_decay=optim.weight_decay,
+            bias_correction=True,  # as in torch; off by default in MLX
+        )
+        self.optimizer.init(model.trainable_parameters())
+        mx.eval(model.parameters(), self.optimizer.state)
+        self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
+        self.last_count = sampler.Count()
+        self._reference = False
+        self._actor: Backbone | None = None
+        self._prefixes: sampler.Prefixes = {}  # of the present weights
+        self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
+        self._ends_stop: dict[tuple[str, ...], dict[int, bool]] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model: config.ModelConfig,
+        lora: config.LoraConfig,
+        optim: config.OptimConfig,
+        sampling: config.SamplingConfig,
+        loss: config.LossConfig,
+        *,
+        seed: int = 0,
+        total_steps: int = 0,
+        adapter: Path | None = None,
+    ) -> Policy:
+        """Load a model by folder or repository name and put fresh adapters on it, or those of the folder `adapter`.
+
+        lora_b starts at zero, so a fresh policy is the model itself; lora_a is drawn from `seed`.
+        Raises weights.ModelNotFound, or ValueError when the adapter does not fit.
+        """
+        profile = device.prepare()
+        network, tokenizer, settings, folder = weights.load(model, profile)
+        policy = cls(
+            network, tokenizer, profile=profile, settings=settings, folder=folder, model_config=model, lora=lora,
+            optim=optim, sampling=sampling, loss=loss, seed=seed, total_steps=total_steps,
+        )  # fmt: skip
+        if adapter is not None:
+            policy.load_adapter(adapter)
+        return policy
+
+    # Text -----------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Text to token ids. A beginning-of-text token is added when the tokenizer has one and the text does not."""
+        if self._plain_text is not None:
+            return list(self._plain_text.encode(text, add_special_tokens=self._wants_bos(text)).ids)
+        return list(self.tokenizer.encode(text, add_special_tokens=self._wants_bos(text)))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Token ids to text, special tokens included."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def render_chat(self, user_text: str, prefill: str = "") -> str:
+        """A conversation of one user message in the model's chat template, with the reply begun by `prefill`.
+
+        Raises ValueError when the tokenizer has no chat template.
+        """
+        if not self.tokenizer.has_chat_template:
+            raise ValueError(f"{self.config.id} has no chat template: use model.style r1 or compact")
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": user_text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=self.config.thinking,
+        )
+        return str(text) + prefill
+
+    def _wants_bos(self, text: str) -> bool:
+        bos = self.tokenizer.bos_token
+        return bos is None or not text.startswith(bos)
+
+    def _tokenizer_without_tags(self) -> Any:
+        """The tokenizer with think and answer tags as ordinary text, or None when they are ordinary already."""
+        try:
+            description = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        except AttributeError:
+            return None
+        kept = [token for token in description.get("added_tokens", []) if token["content"] not in TAGS]
+        if len(kept) == len(description.get("added_tokens", [])):
+            return None
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps({**description, "added_tokens": kept}))
+
+    # Sampling -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        prompts: Sequence[types.Prompt],
+        n: int | Sequence[int] = 1,
+        *,
+        seed: Sequence[int],
+        max_tokens: int | Sequence[int],
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+        names: Sequence[int] = (),
+    ) -> Iterator[tuple[int, int, types.Rollout]]:
+        """Write n completions of every prompt; yields (prompt index, sample index, rollout) as rows end.
+
+        n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is
+        keyed by them, both indices and the position. max_tokens: of all prompts, or one number each. temperature 0 is
+        greedy. stop: texts that end a completion; they stay in it. progress: told (rows finished, rows in all, tokens
+        written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index will
+        not do: a part of the prompts then gives the same samples as all of them.
+        """
+        talk = self.converse(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
+        talk.ask(prompts, n, max_tokens=max_tokens, names=names)
+        return iter(talk)
+
+    def converse(
+        self,
+        *,
+        seed: Sequence[int],
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> Conversation:
+        """A conversation in which prompts may be asked while others are answered; its options are those of `sample`."""
+        self.last_count = sampler.Count()
+        decoder = sampler.Decoder(
+            self._acting(),
+            seed=seed,
+            max_rows=self.sampling.max_rows,
+            kv_bytes=int(self.sampling.kv_gb * device.GIGABYTE),
+            stop_tokens=self.stop_tokens,
+            stop_text=self._stop_text(tuple(stop)) if stop else None,
+            temperature=temperature,
+            top_p=top_p,
+            count=self.last_count,
+            prefixes=self._prefixes,
+        )
+        return Conversation(self, decoder, progress)
+
+    def sample_all(self, prompts: Sequence[types.Prompt], n: int = 1, **options: Any) -> list[list[types.Rollout]]:
+        """What `sample` yields, in order: n rollouts of each prompt."""
+        groups: list[list[types.Rollout | None]] = [[None] * n for _ in prompts]
+        for i, j, rollout in self.sample(prompts, n, **options):
+            groups[i][j] = rollout
+        return groups  # type: ignore[return-value]
+
+    def _stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
+        """Whether a row's text holds a stop text that its last token completed.
+
+        Only a token whose text holds the last character of a stop text can complete one; the rest cost one lookup.
+        A token writes at least one byte, so a stop text lies within its last len(bytes) tokens, one more for a
+        character that is cut.
+        """
+        endings = self._ends_stop.setdefault(texts, {})
+        last = {text[-1] for text in texts}
+        reach = max(len(text.encode()) for text in texts) + 1
+
+        def stopped(tokens: Sequence[int]) -> bool:
+            token = tokens[-1]
+            if token not in endings:
+                piece = self.decode([token])
+                endings[token] = "\ufffd" in piece or any(character in piece for character in last)
+            if not endings[token]:
+                return False
+            tail = self.decode(tokens[-reach:])
+            return any(text in tail for text in texts)
+
+        return stopped
+
+    def _acting(self) -> Backbone:
+        """The model that samples. On a CPU its weights are dense, so the adapters are added into a second set of
+        projections (all else is shared): a third of the matmuls of each layer. Packed weights cannot take them."""
+        if self.profile.packed:
+            return self.backbone
+        if self._actor is None:
+            self._actor = Backbone(_merged(self.model))
+        return self._actor
+
+    def _forget(self) -> None:
+        """Drop what was computed from adapters that have changed."""
+        self._actor = None
+        self._prefixes = {}
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within it the policy is the reference: the same weights, adapters off, equal to the base bit for bit."""
+        layers = self._adapted()
+        scales = [layer.scale for layer in layers]
+        (actor, self._actor), (prefixes, self._prefixes) = (self._actor, None), (self._prefixes, {})
+        try:
+            for layer in layers:
+                layer.scale = 0.0
+            yield
+        finally:
+            for layer, scale in zip(layers, scales, strict=True):
+                layer.scale = scale
+            self._actor, self._prefixes = actor, prefixes
+
+    # Learning -------------------------------------------------------------------------------------------------
+
+    def logprobs(self, rollouts: Sequence[types.Rollout]) -> list[np.ndarray]:
+        """The trainer's log-probability of every completion token, float32 (K,) for each rollout."""
+        rows = [_row(rollout, 0.0) for rollout in rollouts]
+        result: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
+        for pack in losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain):
+            batch = losses.Batch.pad([rows[i] for i in pack.rows], pack.shared)
+            values = np.array(losses.logprobs(self.backbone, batch))
+            ends = np.cumsum([len(rows[i].completion) for i in pack.rows])
+            for i, part in zip(pack.rows, np.split(values, ends[:-1]), strict=True):
+                result[i] = part
+        return result
+
+    def update(self, rollouts: Sequence[types.Rollout], advantages: Sequence[float]) -> types.Update:
+        """One policy-gradient step (`loss.updates_per_batch` of them) on rollouts with one advantage each.
+
+        The loss is the mean over the completion tokens of ALL rollouts. Those with advantage exactly 0 count in that
+        mean but are not computed, unless a KL or entropy term gives them a gradient.
+
+        Old logprobs. With one update on a batch the trainer's own logprobs are the old ones, at no cost, and the gap
+        to the sampler's is measured. With more updates the sampler's are, or with `recompute_old_logprobs` the
+        trainer's before the first; then each token also weighs min(trainer / sampler, importance_cap).
+        Raises ValueError when lengths differ or nothing was written.
+        """
+        started = time.perf_counter()
+        if len(rollouts) != len(advantages):
+            raise ValueError(f"{len(rollouts)} rollouts but {len(advantages)} advantages")
+        if not all(math.isfinite(a) for a in advantages):
+            raise ValueError("an advantage is not finite")
+        denominator = sum(len(rollout.completion.tokens) for rollout in rollouts)
+        if not denominator:
+            raise ValueError("no completion tokens to learn from")
+        self._prefixes = {}  # frees memory, and keeps what is computed next independent of what was sampled before
+        device.reset_peak()
+        config_ = self.loss
+        single = config_.updates_per_batch == 1
+        objective = losses.Objective(
+            on_policy=single,
+            clip_low=config_.clip_low,
+            clip_high=config_.clip_high,
+            entropy=config_.entropy,
+            kl=config_.kl,
+            importance_cap=config_.importance_cap if config_.recompute_old_logprobs else 0.0,
+        )
+        chosen = [
+            (rollout, float(advantage))
+            for rollout, advantage in zip(rollouts, advantages, strict=True)
+            if advantage != 0.0 or not objective.skips_zero_advantage
+        ]
+        old: Sequence[np.ndarray | None] = [None] * len(chosen)
+        reference: Sequence[np.ndarray | None] = [None] * len(chosen)
+        if not single:
+            old = (
+                self.logprobs([rollout for rollout, _ in chosen])
+                if config_.recompute_old_logprobs
+                else [np.asarray(rollout.completion.logprobs, np.float32) for rollout, _ in chosen]
+            )
+        if config_.kl and chosen:
+            with self.reference():
+                reference = self.logprobs([rollout for rollout, _ in chosen])
+        rows = [_row(rollout, advantage, old[i], reference[i]) for i, (rollout, advantage) in enumerate(chosen)]
+        rows = [row for row in rows if row.completion]
+        packs = losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
+        batches = [losses.Batch.pad([rows[i] for i in pack.rows], pack.shared) for pack in packs]
+        sums, norm, rate = losses.Sums(), 0.0, self.learning_rate()
+        first: losses.Sums | None = None
+        for _ in range(config_.updates_per_batch):
+            sums, norm, rate = self._one_step(batches, objective, denominator)
+            first = first or sums
+        assert first is not None
+        tokens = max(1, sums.tokens)
+        measured = bool(sums.tokens)
+        return types.Update(
+            loss=sums.loss / denominator,
+            grad_norm=norm,
+            learning_rate=rate,
+            entropy=sums.entropy / tokens if measured else math.nan,
+            kl=sums.kl / tokens if config_.kl and measured else math.nan,
+            # Of the first pass: later ones measure how far the updates moved, not how far the sampler was off.
+            delta_logp_mean=first.delta / tokens,
+            delta_logp_max=first.delta_max,
+            ratio_outside=first.outside / tokens,
+            clipped=sums.clipped / tokens,
+            rows=len(rows),
+            tokens=sums.tokens,
+            seconds=time.perf_counter() - started,
+            peak_memory=device.memory().peak,
+            extra={
+                "micro_batches": float(len(packs)),
+                "rows_skipped": float(len(rollouts) - len(rows)),
+                "computed_tokens": float(sum(batch.computed for batch in batches)),
+                "row_tokens": float(sum(map(len, rows))),
+                "importance_capped": first.capped / tokens,
+            },
+        )
+
+    def _one_step(
+        self, batches: Sequence[losses.Batch], objective: losses.Objective, denominator: int
+    ) -> tuple[losses.Sums, float, float]:
+        """Gradient over all micro-batches and one optimizer step: (sums, gradient norm, learning rate)."""
+        rate = self.learning_rate()
+        gradients: losses.Gradients = {}
+        sums = losses.Sums()
+        for batch in batches:
+            more, part = losses.gradient(self.backbone, batch, objective, keep=not self.optim.checkpoint_layers)
+            gradients = {name: gradients[name] + g for name, g in more.items()} if gradients else more
+            mx.eval(gradients)
+            sums = sums + part
+        if not gradients:
+            # Nothing to learn. Moments and schedule stay as they are: a step of zeros would still move the weights.
+            return sums, 0.0, rate
+        gradients = {name: g.astype(mx.float32) / denominator for name, g in gradients.items()}
+        norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in gradients.values()]).sum())
+        if self.optim.grad_clip:
+            factor = mx.minimum(self.optim.grad_clip / (norm + 1e-6), 1.0)
+            gradients = {name: g * factor for name, g in gradients.items()}
+        value = norm.item()
+        if not math.isfinite(value):
+            raise FloatingPointError("the gradient is not finite: lower optim.lr, or set model.dtype to float32")
+        self.optimizer.learning_rate = rate
+        self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        self._forget()
+        return sums, value, rate
+
+    def learning_rate(self) -> float:
+        """The rate of the next optimizer step: linear warm-up, then constant, or a decay.
+
+        linear and cosine reach 0 at `total_steps`. inverse_sqrt, lr * sqrt(warm-up / step), needs no end (Vaswani et
+        al. 2017, equation 3).
+        """
+        step = int(self.optimizer.step.item())
+        if step < self.optim.warmup_steps:
+            return self.optim.lr * (step + 1) / self.optim.warmup_steps
+        if self.optim.schedule == "constant":
+            return self.optim.lr
+        if self.optim.schedule == "inverse_sqrt":
+            return self.optim.lr * math.sqrt(max(1, self.optim.warmup_steps) / max(1, step))
+        last = self.total_steps * self.loss.updates_per_batch - self.optim.warmup_steps
+        if last <= 0:
+            return self.optim.lr
+        done = min(1.0, (step - self.optim.warmup_steps) / last)
+        if self.optim.schedule == "linear":
+            return self.optim.lr * (1.0 - done)
+        return self.optim.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    # State ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, mx.array]:
+        """All that learning changes: `adapter.<parameter>` and `optim.<moment>`, flat."""
+        adapter = {ADAPTER + name: value for name, value in tree_flatten(self.model.trainable_parameters())}
+        return adapter | {OPTIMIZER + name: value for name, value in tree_flatten(self.optimizer.state)}
+
+    def load_state(self, state: Mapping[str, mx.array]) -> None:
+        """Put back what `state` returned. Raises ValueError when names or shapes do not fit."""
+        adapter = {name.removeprefix(ADAPTER): value for name, value in state.items() if name.startswith(ADAPTER)}
+        moments = {name.removeprefix(OPTIMIZER): value for name, value in state.items() if name.startswith(OPTIMIZER)}
+        self._check_fit(adapter, dict(tree_flatten(self.model.trainable_parameters())))
+        self._check_fit(moments, dict(tree_flatten(self.optimizer.state)))
+        self.model.load_weights(list(adapter.items()), strict=False)
+        self.optimizer.state = tree_unflatten(list(moments.items()))
+        mx.eval(self.model.trainable_parameters(), self.optimizer.state)
+        self._forget()
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write adapters.safetensors and adapter_config.json as `mlx_lm.generate --adapter-path` reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        adapter = dict(sorted(tree_flatten(self.model.trainable_parameters())))  # the order decides the file's bytes
+        mx.save_safetensors(str(folder / "adapters.safetensors"), adapter, metadata={"format": "mlx"})
+        description = {
+            "fine_tune_type": "lora",
+            "num_layers": self.lora.layers,
+            "lora_parameters": self.lora_parameters,
+            "model": self.config.id,
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
+
+    def load_adapter(self, folder: Path) -> None:
+        """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""
+        adapter = mx.load(str(Path(folder) / "adapters.safetensors"))
+        self._check_fit(adapter, dict(tree_flatten(self.model.trainable_parameters())))
+        self.model.load_weights(list(adapter.items()), strict=False)
+        mx.eval(self.model.trainable_parameters())
+        self._forget()
+
+    def _check_fit(self, given: Mapping[str, mx.array], own: Mapping[str, mx.array]) -> None:
+        odd = sorted(given.keys() ^ own.keys())
+        if odd:
+            raise ValueError(f"{len(odd)} parameters do not match the policy's LoRA settings, first {odd[0]}")
+        for name, value in given.items():
+            if value.shape != own[name].shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, the policy needs {tuple(own[name].shape)}")
+
+    def _check_keys(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        linear = [
+            name
+            for name, module in Backbone(self.model).layers[-1].named_modules()
+            if isinstance(module, nn.Linear | nn.QuantizedLinear)
+        ]
+        for key in keys:
+            if key not in linear:
+                known = ", ".join(sorted(linear))
+                raise ValueError(f"lora.keys: no linear layer {key!r} in a block; there are {known}")
+
+    def _seed_adapters(self, seed: int) -> None:
+        """Draw every lora_a as mlx_lm does, uniform in +-1/sqrt(inputs), from a key of its own: no global state."""
+        drawn = []
+        for name, value in tree_flatten(self.model.trainable_parameters()):
+            if name.endswith("lora_a"):
+                bound = 1.0 / math.sqrt(value.shape[-2])
+                key = mx.random.key(((seed & 0xFFFFFFFF) << 32) | zlib.crc32(name.encode()))
+                drawn.append((name, mx.random.uniform(-bound, bound, value.shape, key=key)))
+        self.model.load_weights(drawn, strict=False)
+
+    def _adapted(self) -> list[LoRALinear]:
+        return [module for _, module in self.model.named_modules() if isinstance(module, LoRALinear)]
+
+
+def _row(
+    rollout: types.Rollout,
+    advantage: float,
+    old: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
+) -> losses.Row:
+    sampled = np.asarray(rollout.completion.logprobs, np.float32)
+    return losses.Row(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
+
+
+def _merged(model: nn.Module) -> nn.Module:
+    """A model of the same shape that shares every array but the adapted weights, which are W + scale * (A B)^T."""
+    twin = type(model)(model.args)
+    cpu_kernels.fit(twin)
+    shared = []
+    adapted = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            adapted[name] = module
+    for name, value in tree_flatten(model.parameters()):
+        owner = next((path for path in adapted if name.startswith(path + ".")), None)
+        if owner is None:
+            shared.append((name, value))
+        elif name == f"{owner}.linear.bias":
+            shared.append((f"{owner}.bias", value))
+    for path, module in adapted.items():
+        weight = module.linear.weight
+        if module.scale:
+            weight = weight + (module.scale * (module.lora_a @ module.lora_b)).T.astype(weight.dtype)
+        shared.append((f"{path}.weight", weight))
+    twin.load_weights(shared, strict=True)
+    twin.eval()
+    mx.eval(twin.parameters())
+    return twin

@@ -1,0 +1,1 @@
+"""One run: its session, its folder, its checkpoints, and what one sees of it."""

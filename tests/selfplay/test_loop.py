@@ -1,0 +1,213 @@
+"""The loop with a policy of paper: it says what it is told to, and remembers what it was taught."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from azr_mlx import config
+from azr_mlx.executor import Executor
+from azr_mlx.selfplay.prompts import Compact
+from azr_mlx.selfplay.proposer import Proposer
+from azr_mlx.selfplay.solver import Solver
+from azr_mlx.selfplay.task_buffer import Buffer
+from azr_mlx.trainer import Game
+from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop, Update
+
+STYLE = Compact()
+SMALL = replace(
+    config.Config(),
+    tasks=config.TasksConfig(references=1, induction_pairs=4),
+    batch=config.BatchConfig(proposals=2, attempts=4, solves=2, solve_group=1),
+    advantage=config.AdvantageConfig(divide_by_std=False),
+    buffer=config.BufferConfig(seed_size=3),
+)
+
+
+class Talk:
+    """Whoever asked last is answered first, so that rows end in an order of their own."""
+
+    def __init__(self, policy: Paper) -> None:
+        self.policy = policy
+        self.asked = 0
+        self.open: list[tuple[int, int, Prompt]] = []
+
+    def ask(self, prompts, n=1, *, max_tokens):
+        counts = [n] * len(prompts) if isinstance(n, int) else n
+        for prompt, count, _ in zip(prompts, counts, max_tokens, strict=True):
+            self.open += [(self.asked, j, prompt) for j in reversed(range(count))]
+            self.asked += 1
+
+    def __iter__(self):
+        while self.open:
+            i, j, prompt = self.open.pop()
+            self.policy.told.append(prompt)
+            yield i, j, self.policy.write(prompt, j)
+
+
+class Paper:
+    """Proposes `f(a) = a + n` with a new n each time; solves right on every `hit`-th sample."""
+
+    def __init__(self, hit: int = 2) -> None:
+        self.hit = hit
+        self.proposed = 0
+        self.taught: list[tuple[Rollout, float]] = []
+        self.seeds: list[tuple[int, ...]] = []
+        self.told: list[Prompt] = []  # what was answered, in order
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def converse(self, *, seed, **options):
+        self.seeds.append(tuple(seed))
+        return Talk(self)
+
+    def write(self, prompt, j):
+        text = self.propose(prompt) if prompt.role is Role.PROPOSE else self.solve(prompt, j)
+        return Rollout(prompt, (1, 2), Completion((3,) * len(text), (0.0,) * len(text), text, Stop.EOS))
+
+    def propose(self, prompt):
+        self.proposed += 1
+        if prompt.kind is Kind.INDUCTION:
+            return STYLE.reply(prompt, "hint", *(str(self.proposed + i) for i in range(4)))
+        return STYLE.reply(prompt, f"def f(a):\n    return a + {self.proposed}", "1")
+
+    def solve(self, prompt, j):
+        if j % self.hit:
+            return STYLE.reply(prompt, "'wrong'")
+        case = prompt.task.cases[0]
+        answers = {Kind.DEDUCTION: case.output, Kind.ABDUCTION: case.input, Kind.INDUCTION: prompt.task.program}
+        return STYLE.reply(prompt, answers[prompt.kind])
+
+    def update(self, rollouts, advantages):
+        self.taught = list(zip(rollouts, advantages, strict=True))
+        return Update(0, 0, 0, 0, 0, 0, 0, 0, 0, len(rollouts), 0)
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with Executor() as running:
+        yield running
+
+
+def game(executor, policy, settings=SMALL) -> Game:
+    made = Game(settings, policy, Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor), Buffer(100))
+    made.seed()
+    return made
+
+
+def test_seeding_fills_every_kind_without_teaching(executor):
+    policy = Paper()
+    made = game(executor, policy)
+    assert [len(made.buffer.tasks(kind)) for kind in Kind] == [3, 3, 3]
+    assert policy.taught == []
+
+
+def test_a_step_proposes_attempts_and_solves_every_kind(executor):
+    policy = Paper(hit=2)
+    step = game(executor, policy).play(0)
+    assert [len(step.proposals), len(step.attempts), len(step.solutions)] == [6, 24, 6]
+    assert {one.solve_rate for one in step.proposals} == {0.5}
+    assert {one.reward for one in step.proposals} == {0.5}
+    assert len(policy.taught) == 36
+
+
+def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):
+    step = game(executor, Paper(hit=1)).play(0)
+    assert {one.reward for one in step.proposals} == {-0.5}
+
+
+def test_right_attempts_are_praised_and_wrong_ones_blamed(executor):
+    policy = Paper(hit=2)
+    game(executor, policy).play(0)
+    for rollout, advantage in policy.taught:
+        if rollout.prompt.role is Role.SOLVE and len(policy.taught) and "wrong" in rollout.completion.text:
+            assert advantage < 0
+
+
+def test_new_tasks_are_in_the_buffer_and_a_repeat_is_not_new(executor):
+    policy = Paper()
+    made = game(executor, policy)
+    before = len(made.buffer.tasks(Kind.DEDUCTION))
+    made.play(0)
+    assert len(made.buffer.tasks(Kind.DEDUCTION)) == before + 2
+    policy.proposed = 1
+    made.play(1)
+    policy.proposed = 1
+    again = made.play(2)
+    assert {one.verdict.why for one in again.proposals if one.kind is not Kind.INDUCTION} == {"duplicate"}
+    assert {one.reward for one in again.proposals if not one.verdict.valid} == {-1.0}
+
+
+def test_the_paper_s_loop_trains_neither_attempts_nor_if_told_proposals(executor):
+    policy = Paper()
+    settings = replace(SMALL, batch=replace(SMALL.batch, train_attempts=False, train_proposer=False))
+    game(executor, policy, settings).play(0)
+    assert len(policy.taught) == 6
+
+
+def test_truncated_solutions_are_left_out_of_the_loss(executor):
+    class Cut(Paper):
+        def write(self, prompt, j):
+            rollout = super().write(prompt, j)
+            if prompt.role is Role.SOLVE:
+                return replace(rollout, completion=replace(rollout.completion, stop=Stop.LENGTH))
+            return rollout
+
+    policy = Cut()
+    step = game(executor, policy).play(0)
+    assert {rollout.prompt.role for rollout, _ in policy.taught} == {Role.PROPOSE}
+    assert step.masked == 30
+
+
+def test_every_phase_of_every_step_draws_from_its_own_key(executor):
+    policy = Paper()
+    made = game(executor, policy)
+    policy.seeds.clear()
+    made.play(0)
+    made.play(1)
+    assert len(set(policy.seeds)) == len(policy.seeds) == 2
+
+
+def test_one_kind_can_be_played_alone(executor):
+    settings = replace(SMALL, tasks=replace(SMALL.tasks, kinds=("deduction",)))
+    step = game(executor, Paper(), settings).play(0)
+    assert {one.kind for one in step.proposals} == {Kind.DEDUCTION}
+
+
+def test_a_play_can_be_repeated_to_the_letter(executor):
+    plays = [game(executor, Paper()).play(0) for _ in range(2)]
+    assert plays[0].advantages == plays[1].advantages
+    assert [one.rollout for one in plays[0].solutions] == [one.rollout for one in plays[1].solutions]
+
+
+def roles(executor, overlap: bool) -> list[Role]:
+    """Who speaks in a step of twelve proposals, in order."""
+    settings = replace(
+        SMALL, batch=replace(SMALL.batch, proposals=4), sampling=replace(SMALL.sampling, overlap=overlap)
+    )
+    policy = Paper()
+    made = game(executor, policy, settings)
+    policy.told.clear()
+    made.play(0)
+    return [prompt.role for prompt in policy.told]
+
+
+def test_a_confirmed_task_is_attempted_while_others_are_proposed(executor):
+    order = roles(executor, overlap=True)
+    assert order.index(Role.SOLVE) < len(order) - 1 - order[::-1].index(Role.PROPOSE)
+
+
+def test_without_overlap_attempts_wait_for_the_last_proposal(executor):
+    assert roles(executor, overlap=False)[:12] == [Role.PROPOSE] * 12
+
+
+def test_overlap_changes_the_order_of_a_step_and_nothing_that_is_learned(executor):
+    learned = []
+    for overlap in (True, False):
+        settings = replace(SMALL, sampling=replace(SMALL.sampling, overlap=overlap))
+        policy = Paper()
+        step = game(executor, policy, settings).play(0)
+        learned.append([(one.kind, one.role, one.reward) for one in step.trained])
+    assert sorted(learned[0]) == sorted(learned[1])

@@ -1,0 +1,58 @@
+"""The school of the embedded model: what its lessons say is true."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "checkpoints" / "qwen3-nano"))
+
+import grammar
+
+from azr_mlx.selfplay import parsing
+from azr_mlx.types import Kind, Role
+
+seeds = st.integers(0, 10**9).map(random.Random)
+
+
+@given(seeds)
+def test_working_out_ends_with_what_python_says(rng):
+    program, cases = grammar.draw(rng, 2)
+    for case in cases:
+        names = program.source[len("def f(") : program.source.index(")")].split(", ")
+        reader = grammar.Reader(dict(zip(names, eval(f"({case.input},)"), strict=True)))
+        reader.follow(grammar.ast.parse(program.source).body[0].body)
+        assert repr(reader.result) == case.output
+        assert "".join(f"{line}\n" for line in reader.lines) == grammar.work_out(program.source, case.input)
+
+
+def test_a_step_is_one_operation_on_values():
+    source = "def f(x):\n    n = 0\n    for v in x:\n        if v > 2:\n            n = n + v\n    return [n] + x[1:]"
+    assert grammar.work_out(source, "[1, 5]").splitlines() == [
+        "1 > 2 = False",
+        "5 > 2 = True",
+        "0 + 5 = 5",
+        "[1, 5][1:] = [5]",
+        "[5] + [5] = [5, 5]",
+    ]
+
+
+@given(seeds)
+def test_an_answer_that_is_worked_out_is_still_an_answer(rng):
+    lesson = grammar.example(rng, Role.SOLVE, Kind.DEDUCTION, pairs=6, references=2, worked=1.0)
+    for read, written in lesson.turns:
+        assert len(parsing.blocks(written, "output")) == 1
+        assert not read.endswith("```output\n")
+
+
+@given(seeds)
+def test_held_out_programs_are_never_taught(rng):
+    for role in Role:
+        for kind in Kind:
+            lesson = grammar.example(rng, role, kind, pairs=6, references=2, worked=0.5)
+            for text in (part for turn in lesson.turns for part in turn):
+                assert not any(map(grammar.held_out, parsing.blocks(text, "python")))
