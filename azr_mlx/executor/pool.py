@@ -17,7 +17,6 @@ import secrets
 import selectors
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from azr_mlx.executor import seatbelt, two_process, values, wire
+from azr_mlx.executor import boundary, seatbelt, two_process, wire
 from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
@@ -79,7 +78,7 @@ _KIND = Job | TestJob | StdinJob | CallsJob | HalfJob
 class _Work:
     """One job on its way: encoded once, tried up to `_TRIES` times."""
 
-    __slots__ = ("future", "limits", "payload", "reverse", "seed", "token", "tries")
+    __slots__ = ("count", "future", "limits", "payload", "seed", "token", "tries")
 
     def __init__(self, job: _KIND, limits: Limits, seed: int, reverse: bool) -> None:
         self.future: Future[Outcome] = Future()
@@ -87,6 +86,8 @@ class _Work:
         self.seed = seed
         self.tries = 0
         self.token = b""
+        # Values that an honest child sends.
+        self.count = len(job.inputs) if isinstance(job, Job) else int(isinstance(job, CallsJob | HalfJob))
         rest: tuple[Any, ...]
         if isinstance(job, Job):
             mode, rest = "function", (tuple(job.inputs), job.function, reverse)
@@ -228,11 +229,16 @@ class Executor:
             elif not again.ok:
                 detail = f"the second run: {again.status} {again.detail}".strip()
                 result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
-            elif values.canonical(first.values) != values.canonical(again.values):
-                detail = "two runs returned different values"
-                result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
             else:
-                result.set_result(first)
+                limits = job.limits or self.limits
+                same = boundary.agree(first.values, again.values, limits.result_bytes)
+                if isinstance(same, boundary.Refused):
+                    result.set_result(replace(first, status=Status.BAD_RESULT, values=(), detail=same.detail))
+                elif not same:
+                    detail = "two runs returned different values"
+                    result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
+                else:
+                    result.set_result(first)
 
         self._submit(job, 0, False).future.add_done_callback(second)
         return result
@@ -541,14 +547,6 @@ _VERDICTS = {
     wire.FORBIDDEN: Status.FORBIDDEN,
     wire.BAD_RESULT: Status.BAD_RESULT,
 }
-_LETTERS = {
-    wire.RESULT_EXCEPTION: Status.EXCEPTION,
-    wire.RESULT_MEMORY: Status.MEMORY,
-    wire.RESULT_EXITED: Status.EXITED_EARLY,
-    wire.RESULT_FORBIDDEN: Status.FORBIDDEN,
-    wire.RESULT_BAD: Status.BAD_RESULT,
-    wire.RESULT_FAILED: Status.FAILED,
-}
 
 
 def _outcome(
@@ -564,37 +562,10 @@ def _outcome(
     found: tuple[object, ...] = ()
     detail = text.decode("utf-8", "replace")
     if status is None:
-        status, detail, found = read_frame(frame, work.limits.result_bytes, work.token)
+        status, detail, found = boundary.read_frame(frame, work.limits.result_bytes, work.count, work.token)
     return Outcome(
         status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers
     )
-
-
-def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status, str, tuple[object, ...]]:
-    """What a child says, believing nothing of it but its values. Raises nothing, whatever the bytes.
-
-    `token` is the secret that only a test that ran to its end is given to send.
-    """
-    letter, body = frame[0] if frame else -1, frame[1:]
-    if letter in _LETTERS:
-        return _LETTERS[letter], body[:2000].decode("utf-8", "replace")[:400], ()
-    if letter != wire.RESULT_OK:
-        return Status.BAD_RESULT, "bytes that are no result", ()
-    if body[: len(token)] != token:
-        return Status.EXITED_EARLY, "the test was left before its end", ()
-    at = len(token)
-    found: list[object] = []
-    try:
-        while at < len(body):
-            (length,) = wire.HEADER.unpack_from(body, at)
-            at += wire.HEADER.size
-            if length > len(body) - at:
-                raise values.DecodeError("truncated")
-            found.append(values.decode(body[at : at + length], max_bytes))
-            at += length
-    except (values.DecodeError, struct.error) as error:
-        return Status.BAD_RESULT, f"bytes that are no result: {error}", ()
-    return Status.OK, "", tuple(found)
 
 
 def find_layers(level: str = "standard", without: Iterable[str] = ()) -> LayerReport:

@@ -451,7 +451,7 @@ def _answer(number: int, answers: tuple[Any, ...]) -> Any:
 
 
 def submit(job: TestJob, limits: Limits, send: _Send, counters: Counter[str]) -> Future[Outcome]:
-    """Start the conversation of a job. The future resolves whatever happens. Raises RuntimeError when `send` does."""
+    """Start the conversation of a job. Raises RuntimeError when `send` does, as the future does for later steps."""
     talk = _Conversation(job, job.limits or limits, send, counters)
     talk.start()
     return talk.future
@@ -489,8 +489,9 @@ class _Conversation:
         def guarded(done: Future[Outcome]) -> None:
             try:
                 step(done.result())
-            except Exception as error:
-                self._end(Outcome(Status.SANDBOX_ERROR, detail=f"{type(error).__name__}: {error}"[:300]))
+            except Exception as error:  # the executor was closed, or has failed
+                if not self.future.done():
+                    self.future.set_exception(error)
 
         self.send(job).add_done_callback(guarded)
 
