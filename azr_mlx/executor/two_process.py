@@ -451,7 +451,7 @@ def _answer(number: int, answers: tuple[Any, ...]) -> Any:
 
 
 def submit(job: TestJob, limits: Limits, send: _Send, counters: Counter[str]) -> Future[Outcome]:
-    """Start the conversation of a job. Raises RuntimeError when `send` does, as the future does for later steps."""
+    """Start the conversation of a job. Raises RuntimeError when `send` does; the future raises what those of it raise."""
     talk = _Conversation(job, job.limits or limits, send, counters)
     talk.start()
     return talk.future
@@ -488,10 +488,14 @@ class _Conversation:
     def _then(self, job: Job | TestJob | StdinJob | CallsJob | HalfJob, step: Callable[[Outcome], None]) -> None:
         def guarded(done: Future[Outcome]) -> None:
             try:
-                step(done.result())
-            except Exception as error:  # the executor was closed, or has failed
-                if not self.future.done():
-                    self.future.set_exception(error)
+                outcome = done.result()
+            except Exception as error:  # the executor has failed, and says why
+                self.future.set_exception(error)
+                return
+            try:
+                step(outcome)
+            except Exception as error:  # closed in between, or a fault of ours: never a verdict
+                self._end(Outcome(Status.SANDBOX_ERROR, detail=f"{type(error).__name__}: {error}"[:300]))
 
         self.send(job).add_done_callback(guarded)
 
