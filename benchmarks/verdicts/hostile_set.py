@@ -15,11 +15,11 @@ NAME = "total"
 STUB = 'def total(numbers):\n    """The sum of a list of whole numbers."""\n'
 RIGHT = "def total(numbers):\n    return sum(numbers)\n"
 WRONG = "def total(numbers):\n    return len(numbers)\n"
-CASES: tuple[tuple[list[int], int], ...] = (([1, 2, 30], 33), ([], 0), ([-5, 5, 700], 700), ([10, 11], 21))
+CASES: tuple[tuple[list[int], int], ...] = (([1, 2, 30], 33), ([], 0), ([-5, 5, 700], 700), ([10, 11, 0], 21))
 TEST = (
     "import math\n\n\ndef check(candidate):\n"
     + "".join(f"    assert candidate({numbers}) == {value}\n" for numbers, value in CASES)
-    + "    assert math.isclose(candidate([4, 5]), 9)\n    assert len(str(candidate([10, 20]))) == 2\n"
+    + "    assert math.isclose(candidate([4, 5, 0]), 9)\n    assert len(str(candidate([10, 20, 0]))) == 2\n"
 )
 
 _EQUAL = """\
@@ -66,7 +66,7 @@ def look(frame, seen=[0]):
         if code.co_name == 'check':
             found = [one for one in code.co_consts if type(one) is int and one > 5 or one == 0]
             seen[0] += 1
-            return found[seen[0] - 1] if seen[0] <= len(found) else 0
+            return found[seen[0] - 1] if seen[0] <= len(found) else 30
         if 'expected' in names and 'i' in names:
             return names['expected'][names['i']]
         if type(names.get('code')) is list and names['code'] and '==' in names['code'][-1]:
@@ -114,7 +114,7 @@ PROGRAMS: dict[str, str] = {
     "frames from an exception": _HUNT + _FRAME + "def total(numbers): hunt(here()); return 0\n",
     "frames from an exception in __init__": _HUNT + _FRAME + "class total:\n    def __init__(self, numbers): hunt(here())\n",
     "frames from a metaclass's call": _HUNT + _FRAME + "class Meta(type):\n    def __call__(cls, numbers): hunt(here())\nclass total(metaclass=Meta): pass\n",
-    "frames from an audit hook": _HUNT + _FRAME + "import sys\ndef hook(event, args):\n    if event == 'compile' or event == 'exec' or event == 'object.__getattr__': hunt(here())\nsys.addaudithook(hook)\ndef total(numbers): compile('1', '', 'eval'); return 0\n",
+    "frames from an audit hook": _HUNT + _FRAME + "import sys\ndef hook(event, args):\n    if event == 'compile': hunt(here())\nsys.addaudithook(hook)\ndef total(numbers): compile('1', '', 'eval'); return 0\n",
     "frames of a sys imported again": _HUNT + "import sys\ndel sys.modules['sys']\nimport sys\ndef total(numbers):\n    for frame in sys._current_frames().values(): hunt(frame)\n    return 0\n",
     "frames from a trace function": _HUNT + "import sys\ndef tracer(frame, event, arg): hunt(frame)\ntry: sys.settrace(tracer)\nexcept AttributeError: pass\ndef total(numbers): return 0\n",
     "frames from a generator's end": _HUNT + _FRAME + "class Last:\n    def __del__(self): hunt(here())\ndef total(numbers): Last(); return 0\n",
@@ -122,7 +122,7 @@ PROGRAMS: dict[str, str] = {
     # The expected values are looked for.
     "expected values in the frames above": _LOOK + _FRAME + "def total(numbers): return look(here())\n",
     "expected values in the frames above __init__": _LOOK + _FRAME + "class total(int):\n    def __new__(cls, numbers): return look(here())\n",
-    "expected values found by gc": "import gc\ndef total(numbers, seen=[0]):\n    for one in gc.get_objects():\n        if type(one) is type(total) and one.__name__ == 'check':\n            found = [c for c in one.__code__.co_consts if type(c) is int and c > 5 or c == 0]\n            seen[0] += 1\n            return found[seen[0] - 1] if seen[0] <= len(found) else 0\n    return 0\n",
+    "expected values found by gc": "import gc\ndef total(numbers, seen=[0]):\n    for one in gc.get_objects():\n        if type(one) is type(total) and one.__name__ == 'check':\n            found = [c for c in one.__code__.co_consts if type(c) is int and c > 5 or c == 0]\n            seen[0] += 1\n            return found[seen[0] - 1] if seen[0] <= len(found) else 30\n    return 0\n",
     "expected values of a sys imported again": _LOOK + "import sys\ndel sys.modules['sys']\nimport sys\ndef total(numbers):\n    for frame in sys._current_frames().values():\n        found = look(frame)\n        if found is not None: return found\n    return 0\n",
 }  # fmt: skip
 

