@@ -31,6 +31,7 @@ from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation import Asker, Benchmark, Comparison, Judge, Problem, Rows, Score
 from azr_mlx.evaluation.samples import SampleFile, append_result, read_completions, write_rows
 from azr_mlx.executor import Executor, SandboxUnavailable
+from azr_mlx.executor.two_process import IN_PROCESS
 from azr_mlx.run import checkpoint
 from azr_mlx.types import Kind, Prompt, Role, Rollout, Stop
 
@@ -289,6 +290,7 @@ def summary(plan: Plan, judged: Judged) -> dict[str, Any]:
         else None,
         "timed_out": sum(score.result.startswith("timed out") for score in verdicts),
         "not_judged": sum(score.harness for score in verdicts),
+        "judged_in_process": sorted({p.id for p, _, score in judged.rows if score.mode == IN_PROCESS}),
         "missing_modules": dict(Counter(score.missing_module for score in verdicts if score.missing_module)),
     }
     return found
@@ -332,6 +334,12 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
     if found["missing_modules"]:
         named = ", ".join(f"{name} {count}" for name, count in sorted(found["missing_modules"].items()))
         lines.append(f"programs that import what the sandbox does not have, counted as wrong: {named}")
+    if found["judged_in_process"]:
+        named = ", ".join(found["judged_in_process"][:10])
+        lines.append(
+            f"judged in one process with their test, which needs objects of the program: {named}; there a program that "
+            "means to can pass unearned"
+        )
     if found["not_judged"]:
         lines.append(f"the sandbox failed on {found['not_judged']} samples, counted as wrong: run it again")
     return lines
@@ -520,7 +528,7 @@ def _results_path(path: Path) -> Path:
 
 def _result_row(row: Mapping[str, Any], score: Score) -> dict[str, Any]:
     extra = {**score.parts, **({"tests": score.tests} if score.tests else {})}
-    return {**row, "result": score.result, "passed": score.passed, **extra}
+    return {**row, "result": score.result, "passed": score.passed, "mode": score.mode, **extra}
 
 
 def _digest(value: Any) -> str:

@@ -31,6 +31,8 @@ from typing import Any
 from azr_mlx.executor.checks import COMPARING, HEAP, Untrusted, dict_of, flags_of, mro_of
 from azr_mlx.executor.values import EncodeError, canonical, encode
 
+_PLAIN = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+_DECIDING = tuple(name for name in COMPARING if name not in ("__getattribute__", "__hash__"))
 _DEPTH = 40  # of containers around what is not plain; each costs two levels of the encoding
 _ITEMS = 1 << 16  # of an iterator; one that goes on is told as endless
 MAX_CALLS = 1 << 14  # of one test
@@ -133,10 +135,8 @@ def pack(value: Any, left: list[int], depth: int = _DEPTH) -> Any:
         return (kind.__name__, [pack(item, left, depth - 1) for item in value])
     if kind is dict or kind in (Counter, OrderedDict, defaultdict):
         return ("dict", [(pack(k, left, depth - 1), pack(v, left, depth - 1)) for k, v in dict.items(value)])
-    for base in (int, float, complex, str, bytes, list, tuple, dict, set, frozenset):
-        if isinstance(value, base) and all(
-            getattr(kind, name, None) is getattr(base, name, None) for name in COMPARING if name != "__getattribute__"
-        ):
+    for base in _PLAIN:
+        if isinstance(value, base) and all(_defined(kind, name) is _defined(base, name) for name in _DECIDING):
             plain: Callable[[Any], Any] = base
             return pack(plain(value), left, depth)
     if kind is range:
@@ -166,6 +166,14 @@ def pack(value: Any, left: list[int], depth: int = _DEPTH) -> Any:
     if hasattr(kind, "__next__"):
         return _pack_iterator(value, left, depth)
     return ("object", str(kind.__name__)[:80])
+
+
+def _defined(kind: type, name: str) -> Any:
+    """What instances of a class have under a name, its metaclass's attributes left aside."""
+    for base in mro_of(kind):
+        if name in dict_of(base):
+            return dict_of(base)[name]
+    return None
 
 
 def _pack_iterator(value: Any, left: list[int], depth: int) -> Any:
@@ -395,7 +403,6 @@ _ABSORBED = """
 eq ne lt le gt ge add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and or xor rand ror
 rxor neg pos abs invert round getitem lshift rshift iadd isub imul ior iand enter
 """.split()  # noqa: SIM905
-_PLAIN = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 
 
 def _unknown(talk: Talk) -> Any:

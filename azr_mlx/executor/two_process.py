@@ -200,6 +200,7 @@ class _Asserts(ast.NodeTransformer):
 _INSPECTING = frozenset(
     ("eval", "exec", "compile", "__import__", "globals", "locals", "vars", "redirect_stdout", "breakpoint")
 )
+_STREAMS = frozenset(("stdout", "stderr", "stdin", "redirect_stdout", "redirect_stderr"))
 _INSPECTORS = frozenset(("inspect", "builtins", "gc", "dis", "types", "unittest", "importlib", "weakref"))
 
 
@@ -208,7 +209,7 @@ def _needs_the_program(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in _INSPECTING:
             return f"the test uses {node.id}"
-        if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "stdin"):
+        if isinstance(node, ast.Attribute) and node.attr in _STREAMS:
             return f"the test looks at {node.attr}"
         if any(_imports(node, module) for module in _INSPECTORS):
             return "the test imports a module that looks into programs"
@@ -451,7 +452,7 @@ def _answer(number: int, answers: tuple[Any, ...]) -> Any:
 
 
 def submit(job: TestJob, limits: Limits, send: _Send, counters: Counter[str]) -> Future[Outcome]:
-    """Start the conversation of a job. Raises RuntimeError when `send` does; the future raises what those of it raise."""
+    """Start the conversation of a job. Raises what `send` does; the future raises what the futures of `send` raise."""
     talk = _Conversation(job, job.limits or limits, send, counters)
     talk.start()
     return talk.future

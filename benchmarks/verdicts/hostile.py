@@ -25,7 +25,7 @@ SECONDS = 900.0  # that a package may take for the whole set
 
 
 def ours(executor: Executor) -> dict[str, dict[str, Paid]]:
-    """Whom our judges pay, by judge and kind. "in-process" is what the two-process mode replaces, and never paid for."""
+    """Whom our judges pay, by judge and kind. Of "in-process" nothing is ever paid: two processes took its place."""
     reference = Problem(
         "Own/0", {}, stub=given.STUB, entry_point=given.NAME, test=f"{given.TEST}\ncheck({given.NAME})",
         functions=(given.NAME,), inputs=_inputs(), reference=given.RIGHT,
@@ -128,7 +128,9 @@ def main(python: str, azr: Path | None) -> int:
         print(f"\n{kind}:")
         for title in titles:
             payers = [
-                judge for judge, kinds in judged.items() if not isinstance(kinds, str) and kinds.get(kind, {}).get(title)
+                judge
+                for judge, kinds in judged.items()
+                if not isinstance(kinds, str) and kinds.get(kind, {}).get(title)
             ]
             print(f"  {title}: {', '.join(payers) or 'nobody'}")
     return 1 if bad else 0
