@@ -81,16 +81,18 @@ def _plan(test: str, entry_point: str, helpers: str, functions: tuple[str, ...])
         return Plan(reason=f"the test is longer than {_MAX_TEST} characters")
     try:
         tree = ast.parse(text, "<test>")
-        found = _Reader(functions).read(tree)
+        aid = _parsed(helpers) if helpers.strip() else None
+        offered = frozenset(_defined(aid) - set(functions)) if aid is not None else frozenset()
+        found = _Reader(functions, offered).read(tree)
         if found is not None:
             calls, checks = found
-            return Plan(
-                checks=checks, calls=calls, lines=tuple(text.splitlines()), **_compiled(text, helpers, functions)
-            )
-        reason = _needs_the_program(tree)
-        if reason:
-            return Plan(reason=reason)
-        return Plan(lines=tuple(text.splitlines()), **_compiled(text, helpers, functions))
+        else:
+            calls, checks = None, ()
+            reason = _needs_the_program(tree)
+            if reason:
+                return Plan(reason=reason)
+        compiled = _compiled(text, aid, offered, functions)
+        return Plan(checks=checks, calls=calls, lines=tuple(text.splitlines()), **compiled)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Plan(reason=f"the test cannot be read: {type(error).__name__}")
     except _NeedsProgram as error:
@@ -101,11 +103,9 @@ class _NeedsProgram(Exception):
     """A test that cannot run in a process of its own; the text says why."""
 
 
-def _compiled(text: str, helpers: str, functions: tuple[str, ...]) -> dict[str, Any]:
+def _compiled(text: str, aid: ast.Module | None, offered: frozenset[str], functions: tuple[str, ...]) -> dict[str, Any]:
     tree = ast.parse(text, "<test>")
     own, free = _names(text)
-    aid = _parsed(helpers) if helpers.strip() else None
-    offered = _defined(aid) - set(functions) if aid is not None else set()
     if not offered & free:
         aid = None
     names = {
@@ -245,8 +245,9 @@ _SHAPES = frozenset(("abs", "len", "sorted", "set", "tuple", "list", "int", "rou
 class _Reader:
     """Reads a test all of whose assertions are plain; its calls and their order are then known from the text."""
 
-    def __init__(self, functions: tuple[str, ...]) -> None:
+    def __init__(self, functions: tuple[str, ...], offered: frozenset[str]) -> None:
         self.functions = functions
+        self.offered = offered  # names of the helpers, which only a process of the test's can call
         self.calls: list[Call] = []
         self.checks: list[Check] = []
         self.names: dict[str, str] = {}  # the parameter of `check`
@@ -351,6 +352,8 @@ class _Reader:
             if len(node.args) != (2 if name == "round" else 1) or node.keywords or name in self.names:
                 raise _Other
             return (name, *(self.expression(one) for one in node.args))
+        if name in self.offered:
+            raise _Other
         if (hasattr(builtins, name) or name in self.imported) and name not in self.functions and name not in self.names:
             raise _Other
         if any(isinstance(one, ast.Starred) for one in node.args) or any(one.arg is None for one in node.keywords):
