@@ -1,17 +1,18 @@
-"""In-child tests (HumanEval, MBPP), hardened: the program and its test share a process, so this is no proof.
+"""Tests that need the program in their own process: hardened, but no proof. two_process.py is what most tests get.
 
 A program that wants to look right without being so has to get past these, in order:
 
 1. A pass is a secret token that is written after the last statement of the test. The token waits in a pipe until then;
-   no variable, frame or object holds it while the program runs.
+   no variable of the test's holds it while the program runs.
 2. What the program defines is called in a thread of its own, so that walking up its frames ends before the test's.
    `sys._getframe`, `sys._current_frames` and the gc's object lists are taken away first.
 3. What a call returns must be data whose `==` is Python's own: an instance of a class that defines `__eq__` (or
    `__bool__`, `__lt__`, ...) itself is refused with an assertion error before the test can compare it.
 4. The test runs with the built-in functions and the `math` module of before the program, in a namespace of its own.
 
-All of this can be undone by a program that reaches for the interpreter's memory (ctypes, a debugger's tricks), which
-is why docs/security.md calls in-child tests hardened and function jobs, judged outside the child, safe.
+All of this can be undone from within, and without much art: a class handed out as the function, a replaced `exec`, the
+token's pipe read by its number, frames walked from an `__init__`. benchmarks/verdicts/hostile_set.py has such programs.
+So no reward ever depends on this mode, and a score names the problems that needed it.
 """
 
 from __future__ import annotations

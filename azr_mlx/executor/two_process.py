@@ -305,8 +305,9 @@ class _Reader:
             if isinstance(node, ast.Assign) and [ast.unparse(one) for one in node.targets] == ["METADATA"]:
                 self._literal(node.value)
                 continue
-            if not isinstance(node, ast.Assert) or not (node.msg is None or isinstance(node.msg, ast.Constant)):
+            if not isinstance(node, ast.Assert):
                 raise _Other
+            # A message that has to be computed is left out: it is only asked for once the test has failed.
             message = str(node.msg.value) if isinstance(node.msg, ast.Constant) else ""
             self.checks.append(Check(node.lineno, message, self.expression(node.test)))
 
