@@ -213,9 +213,9 @@ def run_script(program: str, stdin: str) -> None:
     send_values([])
 
 
-def run_test(program: str, test: str, token: bytes) -> None:
+def run_test(program: str, test: str, token: bytes, caller: checks.Caller) -> None:
     """Run the program, then the test; what the test said is described in checks.py."""
-    word, error = checks.run(program, test, token, fresh_module)
+    word, error = checks.run(program, test, token, fresh_module, caller)
     if error is None:
         _flush()
         send_values([], bytes.fromhex(word))
@@ -265,11 +265,20 @@ def _failed_line(lines: Sequence[str], error: BaseException) -> str:
     return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
-def work(job: bytes) -> None:
-    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
-    rest: Any
+Run = tuple[str, str, tuple[Any, ...], int, Any]
+
+
+def prepare(job: bytes) -> Run:
+    """Everything of a job that can fail through no fault of the program's. Raises then, and nothing is blamed on it."""
     # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
     mode, program, rest, max_bytes = marshal.loads(job)
+    return mode, program, rest, max_bytes, checks.Caller() if mode == "test" else None
+
+
+def work(run: Run) -> None:
+    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+    mode, program, rest, max_bytes, caller = run
+    del run
     gc.enable()
     try:
         if mode == "function":
@@ -284,7 +293,7 @@ def work(job: bytes) -> None:
             run_half(*rest)
         else:
             test, token = rest
-            del rest, job
-            run_test(program, test, token)
+            del rest
+            run_test(program, test, token, caller)
     except BaseException as error:  # compile() raises SyntaxError, ValueError, MemoryError, RecursionError, ...
         report(error)

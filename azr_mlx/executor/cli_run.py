@@ -12,8 +12,9 @@ from typing import Any
 
 from azr_mlx.executor import boundary
 from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob
+from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
 from azr_mlx.executor.literals import LiteralError, check_arguments
-from azr_mlx.executor.pool import Executor, LayerReport, SandboxUnavailable, find_layers
+from azr_mlx.executor.pool import Executor, find_layers
 
 _PURPOSE = {
     "namespaces": "no network, own process numbers, no shared memory with others",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from azr_mlx import config
-from azr_mlx.executor import Executor
+from azr_mlx.executor import Executor, rules, values
 from azr_mlx.selfplay.prompts import R1, Compact, Letters
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver, judge_output
@@ -71,6 +73,60 @@ def test_what_is_no_task_has_a_reason(executor, program, given, why):
     assert not verdict.valid
     assert verdict.task is None
     assert verdict.why == why
+
+
+@pytest.mark.parametrize(
+    ("program", "dials"),
+    [
+        ("def f(x):\n    return complex(x, 1e999)", {}),
+        ("def f(x):\n    v = -x\n    for _ in range(100):\n        v = [v]\n    return v", {}),
+        (
+            "def f(x):\n    v = x\n    for _ in range(51):\n        v = frozenset({v})\n    return v",
+            {"max_output_chars": 4000},
+        ),
+    ],
+)
+def test_an_output_whose_text_cannot_be_read_back_makes_no_task(executor, program, dials):
+    assert rules.check_program(program) is None
+    assert propose(executor, program, "1", **dials).why == "output is no literal"
+
+
+def frame(*encodings: bytes) -> str:
+    """A program that writes an answer of its own on the result pipe and leaves."""
+    body = b"o" + b"".join(struct.pack("<I", len(one)) + one for one in encodings)
+    data = struct.pack("<I", len(body)) + body
+    return f"import os\ndef f(x):\n    os.write(3, {data!r})\n    os._exit(0)"
+
+
+@pytest.mark.parametrize("encodings", [(), (b"N",), (b"N",) * 4, (b"?",), (b"l\xff\xff\xff\xff",) * 3])
+def test_a_forged_frame_is_a_wrong_answer(executor, encodings):
+    solver = Solver(STYLE, executor)
+    verdict = solver.judge_program(DOUBLE, frame(*encodings))()
+    assert (verdict.valid, verdict.correct, verdict.why) == (True, False, "bad result")
+    twice = Task(Kind.ABDUCTION, frame(*encodings), (Case("1", "2"),))
+    verdict = solver.judge_input(twice, "1")()
+    assert (verdict.correct, verdict.dropped) == (False, False)
+
+
+def test_a_frame_of_as_many_values_as_asked_for_is_no_more_than_an_answer(executor):
+    """A program can say what it likes; that is what programs do."""
+    right = [values.encode(2 * int(case.input)) for case in DOUBLE.hidden]
+    assert Solver(STYLE, executor).judge_program(DOUBLE, frame(*right))().correct
+
+
+@pytest.mark.parametrize("gold", ["(1+infj)", "[" * 101 + "-1" + "]" * 101, "f(1)", ""])
+def test_an_answer_to_a_task_whose_gold_cannot_be_read_is_dropped_whatever_it_is(executor, gold):
+    solver = Solver(STYLE, executor)
+    assert judge_output(gold, "1").dropped
+    assert solver.judge_input(Task(Kind.ABDUCTION, SQUARE.program, (Case("4", gold),)), "4")().dropped
+    cases = (*DOUBLE.cases[:5], Case("7", gold))
+    assert solver.judge_program(Task(Kind.INDUCTION, DOUBLE.program, cases), DOUBLE.program)().dropped
+
+
+@pytest.mark.parametrize("answer", ["[[0]*6000]*6000", "[[[0]*99999]*99999]*99999", "[0]*100000", "9" * 5000, "\ud800"])
+def test_an_answer_that_means_too_much_is_wrong_before_it_is_compared(answer):
+    verdict = judge_output("[1]", answer)
+    assert (verdict.valid, verdict.correct, verdict.why) == (True, False, "not a literal")
 
 
 def test_a_program_that_ignores_its_arguments_may_be_refused(executor):
