@@ -34,7 +34,7 @@ FORGED = {
     "one value that is no list": "b'o' + struct.pack('<I', 1) + b'T'",
     "an empty list": "b'o' + struct.pack('<I', 5) + b'l' + bytes(4)",
     "two values": "b'o' + 2 * (struct.pack('<I', 5) + b'l' + bytes(4))",
-    "more rows than inputs": "b'o' + struct.pack('<I', 5 + 9 * ROW) + b'l' + struct.pack('<I', 9) + 9 * row",
+    "right rows and more": "b'o' + struct.pack('<I', 5 + 4 * ROW) + b'l' + struct.pack('<I', 4) + two + 3 * row",
     "a detail that has no text": "b'o' + struct.pack('<I', 5 + len(odd)) + b'l' + struct.pack('<I', 1) + odd",
     "noise": "b'\\xff' * 40",
 }
@@ -42,6 +42,7 @@ _FORGE = """\
     import os, struct
     double = b'f' + struct.pack('<d', 0.5)
     row = b't' + struct.pack('<I', 3) + b's' + struct.pack('<I', 2) + b'ok' + double + double
+    two = row[:-18] + b'f' + struct.pack('<d', 2.0) + double
     ROW = len(row)
     number = b'i' + struct.pack('<I', 3000) + b'\\x7f' * 3000
     odd = b't' + struct.pack('<I', 3) + b's' + struct.pack('<I', 4) + b'oops' + number + double

@@ -228,6 +228,14 @@ def test_a_test_that_needs_the_program_beside_it_says_so(executor: Executor, tit
     assert executor.counters["tests-in-process"] == before + 1
 
 
+def test_a_test_that_a_program_leads_to_more_than_plain_data_fails(executor: Executor) -> None:
+    """Only with an object as its result does the test pass an object on: that is the program's doing."""
+    test = "h = g(1)\nif not h == 1:\n    g(h)\nassert h == 1 or h != 2"
+    outcome = ended(executor, "def g(x): return object()", test)
+    assert (outcome.status, outcome.mode) == (Status.FAILED, "two-process")
+    assert "not plain data" in outcome.detail
+
+
 def test_the_mode_is_chosen_by_the_test_alone(executor: Executor) -> None:
     """Whatever program comes first, it cannot choose for those after it, since plans are kept."""
     test = "for i in (1, 2):\n    assert g(i) == i, 'kept'"
