@@ -85,12 +85,31 @@ def _click_line(error: click.ClickException) -> str:
     return f"{verb + ': ' if verb else ''}{message} (see {context.command_path} --help)"
 
 
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """One line to paste into a report: version, MLX, mlx-lm, Python, platform. MLX is asked of its metadata only."""
+    if not wanted or context.resilient_parsing:
+        return
+    import platform
+    from importlib import metadata
+
+    parts = [f"Python {platform.python_version()}", platform.platform()]
+    for package in ("mlx-lm", "mlx"):
+        try:
+            parts.insert(0, f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            parts.insert(0, f"no {package}")
+    click.echo(f"azr {__version__} ({', '.join(parts)})")
+    context.exit()
+
+
 @click.group(
     cls=OneLineErrors,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="azr", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="What is installed."
+)
 @click.pass_context
 def azr(context: click.Context) -> None:
     """A language model teaches itself to reason about code, by self-play on this machine.

@@ -716,7 +716,8 @@ def command(order: Order, versions: Mapping[str, str]) -> int:
     """Do what `azr eval` was asked for. Starts the executor first, and MLX only when a model has to write."""
     console = Console(stderr=order.as_json, highlight=False)
     plans = [plan(choice, given=order.completions is not None) for choice in order.choices]
-    folder = order.logs or paths.root() / "logs"
+    folder = order.logs or paths.logs()
+    paths.make_folder(folder, "--logs")  # before anything is computed that would be lost
     adapter = _adapter(order.adapter) if order.adapter is not None else None
     kept: list[dict[str, Any]] = []
     try:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from azr_mlx import paths
 from azr_mlx.errors import AzrError
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer
@@ -162,8 +163,8 @@ def lock(run: Path) -> Iterator[None]:
     """Hold the run folder for this process. Raises AzrError when another process holds it."""
     import fcntl
 
+    paths.make_folder(run, "--run-dir")
     with plain_errors(f"run folder {run}"):
-        run.mkdir(parents=True, exist_ok=True)
         file = (run / ".lock").open("a+")
     try:
         try:

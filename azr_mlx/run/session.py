@@ -237,7 +237,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
             return 130
         kept = keep(done)
         tracker.rewind(done)
-        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {paths.shown(run)}")
+        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {paths.typed(run)}")
         return 130
     finally:
         for number, handler in old_handlers.items():
@@ -267,10 +267,10 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
 
         tracker.say(f"look:     open {paths.shown(report.write(run))} in a browser")
     latest = checkpoint.latest(run)
-    azr, model, newest = program("azr"), settings.model.id, paths.shown(latest) if latest else ""
+    azr, model, newest = program("azr"), paths.typed(settings.model.id), paths.typed(latest) if latest else ""
     prompt = "def f(a):" if settings.model.style != "chat" else "Write a Python function that adds two numbers."
     tracker.say(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-    tracker.say(f"export:   {azr} export {paths.shown(run)}")
+    tracker.say(f"export:   {azr} export {paths.typed(run)}")
     tracker.say(
         f"use it:   {program('mlx_lm.generate')} --model {model} --adapter-path {newest} --prompt {shlex.quote(prompt)}"
     )
@@ -279,7 +279,7 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
 def program(name: str) -> str:
     """How to call a program of this environment from here: by its name where PATH finds it, else by its path."""
     mine = Path(sys.executable).parent / name
-    return name if shutil.which(name) == str(mine) else paths.shown(mine)
+    return name if shutil.which(name) == str(mine) else paths.typed(mine)
 
 
 def _probe_line(label: str, score: Any) -> str:
