@@ -572,7 +572,7 @@ def plan(
     from azr_mlx import config, planner
 
     settings = config.load(source, sets)
-    lines, fits = planner.command(settings, memory, chip, bandwidth or 0.0, flops or 0.0)
+    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0)
     click.echo("\n".join(lines))
     return 0 if fits else 1
 

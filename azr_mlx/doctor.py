@@ -21,9 +21,9 @@ from typing import Any
 from azr_mlx import __version__, paths
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import LayerReport, find_layers
+from azr_mlx.types import GB
 
 FINE, NOTE, WRONG = "ok", "note", "wrong"
-GB = 1e9
 EMBEDDED = "checkpoints/qwen3-nano"
 # What rounding may do: float32 sums in another order; 4-bit or 16-bit kernels on a GPU differ far more.
 CLOSE_F32, CLOSE_HALF = 1e-3, 0.3

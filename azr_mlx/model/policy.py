@@ -32,9 +32,10 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
+from azr_mlx.types import GB  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
-# Tags of the paper's prompt that are single untrained tokens in Qwen 3 base models (azr.md section 8.5).
+# Tags of the paper's prompt that Qwen 3 base models have as single tokens with untrained embeddings.
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>")
 
 Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens written
@@ -264,7 +265,7 @@ class Policy:
             self._acting(),
             seed=seed,
             max_rows=self.sampling.max_rows,
-            kv_bytes=int(self.sampling.kv_gb * device.GIGABYTE),
+            kv_bytes=int(self.sampling.kv_gb * GB),
             stop_tokens=self.stop_tokens,
             stop_text=self._stop_text(tuple(stop)) if stop else None,
             temperature=temperature,

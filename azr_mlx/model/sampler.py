@@ -25,6 +25,7 @@ import numpy as np
 
 from azr_mlx.model.backbone import Backbone
 from azr_mlx.model.cpu_kernels import exp
+from azr_mlx.model.limits import CACHE_STEP, PREFILL_TOKENS
 from azr_mlx.types import Stop
 
 # A batch is compacted when this share of its rows has ended (or when rows wait for room): leaving costs a copy of all
@@ -36,10 +37,6 @@ FREE_SHARE = 1 / 8
 SHORTEST_PREFIX = 32
 # Shared prefixes that are remembered from one call to the next, while the weights are the same.
 MOST_PREFIXES = 12
-# Tokens of one forward pass of a prefill: bounds its activations.
-PREFILL_TOKENS = 16384
-# The cache of mlx_lm grows by this many columns.
-CACHE_STEP = 256
 
 
 @dataclass(frozen=True, slots=True)

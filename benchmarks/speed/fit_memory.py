@@ -4,7 +4,7 @@
 
 Random shapes of models, ranks, rows and lengths; for each the peak of one gradient with recomputed and with kept
 blocks, and of one prefill. Least squares of the relative error, no count below zero. It prints what stands in
-azr_mlx/planner/plan.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
+azr_mlx/planner/memory.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from azr_mlx import config, planner  # noqa: E402
+from azr_mlx.model import limits  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
 
@@ -80,8 +81,8 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     held["PREFILL"] = peak(lambda: mx.eval(actor.hidden(batch.tokens, cache))) - sum(layer.nbytes for layer in cache)
     numbers = np.array([width, gate, heads * head, groups * head, rank, 0.0]) * tokens
     learning, prefill = numbers.copy(), numbers.copy()
-    learning[-1] = count * heads * planner.held_weights(own, own, True, planner.KEPT_LENGTH)
-    prefill[-1] = count * heads * min(own, planner.QUERY_BLOCK) * own
+    learning[-1] = count * heads * planner.held_weights(own, own, True, limits.KEPT_LENGTH)
+    prefill[-1] = count * heads * min(own, limits.QUERY_BLOCK) * own
     prefill[NAMES.index("rank")] = 0.0  # the sampler's projections have their adapters in them
     return {"RECOMPUTED": 4 * learning, "KEPT": 4 * learning, "PREFILL": 4 * prefill}, held
 

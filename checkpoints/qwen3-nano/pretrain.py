@@ -31,7 +31,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import grammar  # noqa: E402
 
-from azr_mlx.types import Kind, Role  # noqa: E402
+from azr_mlx.types import GB, Kind, Role  # noqa: E402
 
 PAIRS, REFERENCES = 6, 2  # as in configs/nano.yaml
 VOCABULARY = 416
@@ -267,7 +267,7 @@ def main() -> None:
         write_tokenizer(args.out, args.seed)
     tokenizer = Tokenizer.from_file(str(args.out / "tokenizer.json"))
     if profile.name == "cpu":
-        device.limit_cache(2 * device.GIGABYTE)
+        device.limit_cache(2 * GB)
     mx.random.seed(args.seed)
     model = qwen3.Model(qwen3.ModelArgs.from_dict(CONFIG))
     cpu_kernels.fit(model)

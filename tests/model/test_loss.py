@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from azr_mlx.model import limits
 from azr_mlx.model import loss as losses
 from tests.model.conftest import prompt
 
@@ -141,8 +142,8 @@ def test_small_chunks_of_the_head_change_nothing(load, monkeypatch):
     policy = nudge(load())
     batch = losses.Batch.pad(rows_of(policy))
     expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
-    monkeypatch.setattr(losses, "HEAD_BYTES", 1)
-    assert losses.head_rows(288) == 16
+    monkeypatch.setattr(limits, "HEAD_BYTES", 1)
+    assert limits.head_rows(288) == 16
     gradient, after = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
     assert_close(gradient, expected)
     assert after.entropy == pytest.approx(before.entropy, rel=1e-5)
@@ -203,7 +204,7 @@ def test_logits_of_all_positions_never_exist(load, monkeypatch):
             for group in rollouts for r in group]  # fmt: skip
     batch = losses.Batch.pad(rows)
     mx.eval(batch.tokens)
-    monkeypatch.setattr(losses, "HEAD_BYTES", 2 * 2**20)
+    monkeypatch.setattr(limits, "HEAD_BYTES", 2 * 2**20)
     full = 4 * batch.targets.shape[0] * policy.backbone.vocabulary
     start = mx.get_active_memory()
     mx.reset_peak_memory()

@@ -13,9 +13,8 @@ from click.testing import CliRunner
 from azr_mlx import config, planner
 from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
-from azr_mlx.model import cpu_kernels, device, loss, sampler, weights
-
-from .conftest import prompt
+from azr_mlx.model import device, weights
+from tests.model.conftest import prompt
 
 PRESETS = config.presets()
 MAC = planner.mac(48e9, "M3 Max")
@@ -67,8 +66,8 @@ def test_the_predicted_peak_is_within_15_percent_of_the_measured_one(load, model
         },
     )
     machine = planner.Machine("", "cpu", 1e10, 1e10, 1e9, 1e9, "", 1)
-    work = [planner.Phase("all", prompts, group, length, tokens)]
-    planned = planner.memory(settings, planner.shape_of(settings.model), machine, work)
+    work = [planner.Workload("all", prompts, group, length, tokens)]
+    planned = planner.plan_memory(settings, planner.shape_of(settings.model), machine, work)
     fixed = planned.weights + planned.adapters + planned.merged
     assert fixed + planned.while_sampling == pytest.approx(sampled, rel=0.15)
     assert fixed + planned.while_learning == pytest.approx(update.peak_memory - before, rel=0.15)
@@ -106,13 +105,6 @@ def test_weights_and_adapters_have_the_bytes_that_mlx_counts(name: str) -> None:
     assert planner.adapter_parameters(settings.lora, shape) == adapters
 
 
-def test_the_planner_knows_the_numbers_of_the_rooms_that_it_may_not_import() -> None:
-    assert planner.CACHE_STEP == sampler.CACHE_STEP
-    assert planner.PREFILL_TOKENS == sampler.PREFILL_TOKENS
-    assert (planner.QUERY_BLOCK, planner.KEPT_LENGTH) == (cpu_kernels.QUERY_BLOCK, cpu_kernels.KEPT_LENGTH)
-    assert [planner.head_rows(v) for v in (512, 32_000, 151_936)] == [loss.head_rows(v) for v in (512, 32_000, 151_936)]
-
-
 @pytest.mark.parametrize("kv_gb", [0.0, 0.001, 0.002])
 def test_the_planned_width_is_the_width_that_the_sampler_decodes_at(load, models, kv_gb: float) -> None:
     policy = load("qwen3", kv_gb=kv_gb, max_rows=12)
@@ -123,7 +115,7 @@ def test_the_planned_width_is_the_width_that_the_sampler_decodes_at(load, models
     )
     shape = planner.shape_of(settings.model)
     cpu = planner.Machine("", "cpu", 1, 1, 1, 1, "", 1)
-    one = planner.Phase("all", 2, 6, 30, 10)
+    one = planner.Workload("all", 2, 6, 30, 10)
     assert planner.rows_together(settings.sampling, one, planner.token_bytes(settings, shape, cpu)) == (
         policy.last_count.widest
     )
@@ -151,8 +143,8 @@ def test_what_does_not_fit_fits_with_the_advice(name: str, memory: str) -> None:
     assert words is not None
     advised = config.with_values(settings, words)
     config.check(advised)
-    assert planner.memory(advised, shape, machine).total <= machine.room
-    fits = planner.memory(settings, shape, machine).total <= machine.room
+    assert planner.plan_memory(advised, shape, machine).total <= machine.room
+    fits = planner.plan_memory(settings, shape, machine).total <= machine.room
     assert fits == (not words)
 
 
@@ -175,11 +167,11 @@ def test_a_model_that_can_never_fit_says_so() -> None:
 def test_a_longer_context_or_wider_batch_or_higher_rank_never_takes_less_memory() -> None:
     settings = config.load("qwen2.5-coder-3b")
     shape = planner.shape_of(settings.model)
-    total = planner.memory(settings, shape, MAC).total
+    total = planner.plan_memory(settings, shape, MAC).total
     for change in ("sampling.kv_gb=20", "sampling.solve_tokens=2048", "lora.rank=64", "optim.micro_batch_tokens=16384",
                    "optim.checkpoint_layers=false", "model.bits=8"):  # fmt: skip
         more = config.load("qwen2.5-coder-3b", [change, "sampling.max_rows=96"])
-        assert planner.memory(more, shape, MAC).total > total, change
+        assert planner.plan_memory(more, shape, MAC).total > total, change
 
 
 # -- where shapes come from
@@ -242,7 +234,7 @@ def test_twice_the_bandwidth_and_flops_is_half_the_time() -> None:
     settings = config.load("qwen3-4b")
     shape = planner.shape_of(settings.model)
     twice = replace(MAC, bandwidth=2 * MAC.bandwidth, flops=2 * MAC.flops)
-    slow, fast = (sum(c.seconds for c in planner.times(settings, shape, m, 1.0)) for m in (MAC, twice))
+    slow, fast = (sum(c.seconds for c in planner.step_costs(settings, shape, m, 1.0)) for m in (MAC, twice))
     assert slow == pytest.approx(2 * fast)
 
 
