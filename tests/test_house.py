@@ -21,11 +21,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "paths"),
+    ("errors", "types", "paths", "files"),
     ("config",),
     ENVIRONMENT,
     MODEL,
-    ("trainer",),  # where the two sides meet
+    ("generation", "trainer"),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("doctor",),
     ("cli",),

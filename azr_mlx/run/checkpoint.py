@@ -13,8 +13,6 @@ No random state is stored: every draw is keyed by (seed, step, phase, row).
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
 import os
 import re
@@ -25,6 +23,7 @@ from typing import Any, Protocol
 
 from azr_mlx import paths
 from azr_mlx.errors import AzrError
+from azr_mlx.files import plain_errors, sha256, sync, write_text
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer
 
@@ -39,33 +38,6 @@ class Saved(Protocol):
     def load_state(self, state: Mapping[str, Any]) -> None: ...
 
     def save_adapter(self, folder: Path) -> None: ...
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by new text, atomically: a reader sees the old file or the new one."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
-@contextlib.contextmanager
-def plain_errors(what: str) -> Iterator[None]:
-    """Turn the ways in which a disk fails into one line. Raises AzrError."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # safetensors writing in MLX raises RuntimeError
-        number = getattr(error, "errno", None)
-        reasons = {
-            errno.ENOSPC: "the disk is full: free some space, then go on with --resume",
-            errno.EDQUOT: "the disk quota is used up: free some space, then go on with --resume",
-            errno.EROFS: "the folder is read-only",
-            errno.EACCES: "the folder may not be written to",
-        }
-        reason = reasons.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise AzrError(f"{what}: {reason}; earlier checkpoints are untouched") from error
 
 
 def save(
@@ -88,11 +60,11 @@ def save(
                 **(extra or {}),
                 "step": step,
                 "running": {name: list(pair) for name, pair in running.moments.items()},
-                "files": {path.name: _hash(path) for path in sorted(fresh.iterdir())},
+                "files": {path.name: sha256(path) for path in sorted(fresh.iterdir())},
             }
             (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n")
             for path in fresh.iterdir():
-                _sync(path)
+                sync(path)
             if target.exists():  # the same step, written again after a resume
                 shutil.rmtree(target)
             fresh.replace(target)
@@ -126,7 +98,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         for name, digest in state["files"].items():
-            if _hash(folder / name) != digest:
+            if sha256(folder / name) != digest:
                 raise AzrError(f"{folder / name} is damaged: delete {folder} to go on from the checkpoint before it")
     except FileNotFoundError as error:
         raise AzrError(f"{folder} is not a checkpoint: it has no {Path(error.filename).name}") from None
@@ -181,15 +153,3 @@ def lock(run: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

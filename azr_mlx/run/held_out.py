@@ -12,8 +12,9 @@ from typing import Any
 from azr_mlx import paths
 from azr_mlx.config import Config
 from azr_mlx.errors import AzrError
+from azr_mlx.generation import TrainablePolicy
 from azr_mlx.selfplay.task_buffer import program_key, read_tasks
-from azr_mlx.trainer import PHASES, SpeakingPolicy
+from azr_mlx.trainer import PHASES
 from azr_mlx.types import Kind, Task
 
 
@@ -78,19 +79,19 @@ def programs(tasks: Sequence[Task]) -> set[str]:
     return {program_key(task) for task in tasks}
 
 
-def measure(policy: SpeakingPolicy, solver: Any, tasks: Sequence[Task], config: Config, phase: Any) -> Score:
+def measure(policy: TrainablePolicy, solver: Any, tasks: Sequence[Task], config: Config, phase: Any) -> Score:
     """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
     prompts = [solver.ask(task) for task in tasks]
     rates: dict[float, list[float]] = {}
     for temperature, n in ((0.0, 1), (1.0, config.evaluation.samples)):
         right = [0] * len(tasks)
         with phase("probe", len(tasks) * n) as progress:
-            talk = policy.converse(
+            session = policy.generate(
                 seed=(config.seed, 0, PHASES.index("probe")), temperature=temperature, stop=solver.style.stop,
                 progress=progress,
             )  # fmt: skip
-            talk.ask(prompts, n, max_tokens=config.sampling.solve_tokens)
-            pending = [(i, solver.judge(rollout)) for i, _, rollout in talk]
+            session.submit(prompts, n, max_tokens=config.sampling.solve_tokens)
+            pending = [(i, solver.judge(rollout)) for i, _, rollout in session]
         for i, verdict in pending:
             right[i] += verdict().correct
         rates[temperature] = [count / n for count in right]

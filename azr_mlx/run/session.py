@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from azr_mlx import __version__, config, paths
+from azr_mlx import __version__, config, files, paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
@@ -151,16 +151,16 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
     tasks = held_out.tasks_for(settings, policy.folder)
     buffer = Buffer(settings.buffer.capacity, held_out.programs(tasks), settings.buffer.per_program)
     solver = Solver(style, executor)
-    game = trainer.Game(
+    game = trainer.Trainer(
         settings, policy, Proposer(style, executor, settings.tasks), solver, buffer, phase=tracker.phase
     )
     state: dict[str, Any] = {"seconds": 0.0, "best": None, "before": None, "wandb": None}
     if start is not None:
         state |= checkpoint.load(start, policy, buffer, game.running)
         tracker.say(f"resuming {run} after step {state['step']}")
-    with checkpoint.plain_errors(f"run folder {run}"):
-        checkpoint.write_text(run / "config.yaml", config.dump(replace(settings, name=run.name)))
-        checkpoint.write_text(run / "versions.json", json.dumps(versions() | {"device": profile.device_name}, indent=1))
+    with files.plain_errors(f"run folder {run}"):
+        files.write_text(run / "config.yaml", config.dump(replace(settings, name=run.name)))
+        files.write_text(run / "versions.json", json.dumps(versions() | {"device": profile.device_name}, indent=1))
     first = int(state.get("step", 0))
     tracker.rewind(first)
     tracker.say(f"run {paths.shown(run)}   model {settings.model.id}   {profile.name}: {profile.device_name}")
@@ -214,7 +214,7 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
                     keep(step)
             began = time.monotonic()  # `minutes` are of training: evaluations come on top
             known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
-            happened = game.play(step)
+            happened = game.train_step(step)
             row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})
             memory = device.memory()
             sizes_now = {"active": memory.active, "peak": happened.update.peak_memory, "cache": memory.cache}
@@ -260,8 +260,8 @@ def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks:
             held_out.compare(before, after), f"{len(tasks)} held-out tasks, {settings.evaluation.samples} samples each"
         )
         result = {"before": before.state(), "after": after.state(), "seconds": state["seconds"], "versions": versions()}
-        with checkpoint.plain_errors(f"result of {run}"):
-            checkpoint.write_text(run / "probe.json", json.dumps(result) + "\n")
+        with files.plain_errors(f"result of {run}"):
+            files.write_text(run / "probe.json", json.dumps(result) + "\n")
     if settings.tracking.report:
         from azr_mlx import report
 

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from azr_mlx.config import Config
+from azr_mlx.files import plain_errors, write_text
 from azr_mlx.run import metrics
-from azr_mlx.run.checkpoint import plain_errors, write_text
 from azr_mlx.run.console import LivePanel, View, draw, sparkline, star_of
 from azr_mlx.run.held_out import Line
 from azr_mlx.run.sinks import WandbRun

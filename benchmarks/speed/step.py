@@ -131,7 +131,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
     solver, proposer = Solver(style, executor), Proposer(style, executor, settings.tasks)
     buffer = Buffer(settings.buffer.capacity)
 
-    game = trainer.Game(settings, policy, proposer, solver, buffer, phase=tracker.phase)
+    game = trainer.Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
     game.seed()
     decode = sampler.Decoder.step
     sampler.Decoder.step = watch.timed("model", decode)  # type: ignore[method-assign]
@@ -150,7 +150,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         start = clock()
         with watch.part("elsewhere"):
             known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
-            happened = game.play(step)
+            happened = game.train_step(step)
             row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})
             tracker.tell(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
         everything = clock() - start
