@@ -90,15 +90,12 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     if not wanted or context.resilient_parsing:
         return
     import platform
-    from importlib import metadata
 
-    parts = [f"Python {platform.python_version()}", platform.platform()]
-    for package in ("mlx-lm", "mlx"):
-        try:
-            parts.insert(0, f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            parts.insert(0, f"no {package}")
-    click.echo(f"azr {__version__} ({', '.join(parts)})")
+    from azr_mlx.versions import package_versions
+
+    found = package_versions(("mlx", "mlx-lm"))
+    parts = [f"{name} {found.get(name, 'missing')}" for name in ("mlx", "mlx-lm")]
+    click.echo(f"azr {__version__} ({', '.join(parts)}, Python {platform.python_version()}, {platform.platform()})")
     context.exit()
 
 
@@ -292,7 +289,7 @@ def eval_(
         raise UsageError("eval: --compare writes two files of samples: leave --output away")
 
     from azr_mlx.evaluation import command as evaluator
-    from azr_mlx.run import session
+    from azr_mlx.versions import result_versions
 
     choices = tuple(
         evaluator.Choice(
@@ -308,7 +305,7 @@ def eval_(
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
         bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
-    return evaluator.command(order, session.versions())
+    return evaluator.command(order, result_versions())
 
 
 # -- export -------------------------------------------------------------------------------------------------

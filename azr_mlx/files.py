@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and disks that fail in one line."""
+"""Files on disk: replaced atomically, hashed, flushed to the device; disks that fail in one line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ from azr_mlx.errors import AzrError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by new text, atomically: a reader sees the old file or the new one."""
+    """Replace a file by new text, atomically: a reader sees the old file or the new one. Raises OSError."""
     fresh = path.with_name(f".{path.name}.new")
     with fresh.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content, as hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a closed file is on the device, not only in the system's memory. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -37,17 +52,3 @@ def plain_errors(what: str) -> Iterator[None]:
         }
         reason = reasons.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise AzrError(f"{what}: {reason}; earlier checkpoints are untouched") from error
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have the system put a file on the disk now."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -359,6 +359,7 @@ class Policy:
         Old logprobs. With one update on a batch the trainer's own logprobs are the old ones, at no cost, and the gap
         to the sampler's is measured. With more updates the sampler's are, or with `recompute_old_logprobs` the
         trainer's before the first; then each token also weighs min(trainer / sampler, importance_cap).
+        A gradient that is not finite changes nothing: its norm (nan or inf) says so.
         Raises ValueError when lengths differ or nothing was written.
         """
         started = time.perf_counter()
@@ -455,12 +456,17 @@ class Policy:
             gradients = {name: g * factor for name, g in gradients.items()}
         value = norm.item()
         if not math.isfinite(value):
-            raise FloatingPointError("the gradient is not finite: lower optim.lr, or set model.dtype to float32")
+            return sums, value, rate  # the weights stay as they are; whoever reads the norm decides what follows
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
         self._forget()
         return sums, value, rate
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps so far."""
+        return int(self.optimizer.step.item())
 
     def learning_rate(self) -> float:
         """The rate of the next optimizer step: linear warm-up, then constant, or a decay.
@@ -468,7 +474,7 @@ class Policy:
         linear and cosine reach 0 at `total_steps`. inverse_sqrt, lr * sqrt(warm-up / step), needs no end (Vaswani et
         al. 2017, equation 3).
         """
-        step = int(self.optimizer.step.item())
+        step = self.updates
         if step < self.optim.warmup_steps:
             return self.optim.lr * (step + 1) / self.optim.warmup_steps
         if self.optim.schedule == "constant":

@@ -12,22 +12,17 @@ No random state is stored: every draw is keyed by (seed, step, phase, row).
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from azr_mlx import paths
 from azr_mlx.errors import AzrError
 from azr_mlx.files import plain_errors, sha256, sync, write_text
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer
-
-STEP = re.compile(r"step-(\d{6,})")
 
 
 class Saved(Protocol):
@@ -41,12 +36,13 @@ class Saved(Protocol):
 
 
 def save(
-    run: Path, step: int, policy: Saved, buffer: Buffer, running: Running, extra: Mapping[str, Any] | None = None
+    run: RunFolder, step: int, policy: Saved, buffer: Buffer, running: Running, extra: Mapping[str, Any] | None = None
 ) -> Path:
     """Write `step-NNNNNN`: the state after `step` steps. Raises AzrError, and then leaves nothing behind."""
     import mlx.core as mx
 
-    target, fresh = run / f"step-{step:06d}", run / f".step-{step:06d}.new"
+    target = run.checkpoint(step)
+    fresh = target.with_name(f".{target.name}.new")
     with plain_errors(f"checkpoint of step {step}"):
         try:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -68,7 +64,7 @@ def save(
             if target.exists():  # the same step, written again after a resume
                 shutil.rmtree(target)
             fresh.replace(target)
-            write_text(run / "latest", target.name + "\n")
+            write_text(run.path / "latest", target.name + "\n")
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -105,51 +101,3 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise AzrError(f"{folder / 'state.json'} is damaged: delete {folder} to go on from the one before it") from None
     return state
-
-
-def steps(run: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run, oldest first. Half-written ones have other names."""
-    found = [(int(match[1]), path) for path in run.glob("step-*") if (match := STEP.fullmatch(path.name))]
-    return sorted(found)
-
-
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run folder, or None."""
-    found = steps(run)
-    return found[-1][1] if found else None
-
-
-def prune(run: Path, keep: int, best: int | None = None) -> list[Path]:
-    """Delete all but the newest `keep` checkpoints and the one of step `best`; returns what went."""
-    gone = [path for number, path in steps(run)[:-keep] if number != best]
-    for path in gone:
-        # A kill in mid-deletion must not leave a folder that looks whole.
-        doomed = path.with_name(f".{path.name}.old")
-        path.replace(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-    return gone
-
-
-@contextlib.contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process. Raises AzrError when another process holds it."""
-    import fcntl
-
-    paths.make_folder(run, "--run-dir")
-    with plain_errors(f"run folder {run}"):
-        file = (run / ".lock").open("a+")
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise AzrError(f"{run} is in use by process {owner}: wait for it, or give this run another name") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        for leftover in [*run.glob(".step-*.new"), *run.glob(".step-*.old")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        file.close()

@@ -4,9 +4,9 @@
     python benchmarks/speed/tiles.py --rows 192 --width 48
 
 An Apple GPU computes a product of a few rows with quantized weights in tiles of 32 rows, so that 33 rows cost as much
-as 64 (azr_mlx/model/limits.py). The same rollouts are written twice on this machine, with the sampler's usual batches and
-with whole tiles; both write the same tokens. Counted is the sum over steps of the batch's width, rounded up to tiles:
-what such a GPU would compute. The lengths are those of the embedded model at temperature 1.
+as 64 (azr_mlx/model/limits.py). The same rollouts are written twice on this machine, with the sampler's usual batches
+and with whole tiles; both write the same tokens. Counted is the sum over steps of the batch's width, rounded up to
+tiles: what such a GPU would compute. The lengths are those of the embedded model at temperature 1.
 """
 
 from __future__ import annotations

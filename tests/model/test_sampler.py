@@ -261,7 +261,7 @@ def test_while_rows_wait_a_batch_holds_whole_tiles_and_says_the_same(load):
         if decoder.waiting:
             widths.add(count.decode_rows - before)
     assert written == expected
-    assert widths == {8}
+    assert widths - {0} == {8}  # 0: a step that only reads what the last one drew
     assert count.widest == 8
     assert count.tile_rows <= sum_of_tiles(policy, asked, 10, 4)
 

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from azr_mlx import config, files, metrics
+from azr_mlx import config, files
 from azr_mlx.executor import rules
+from azr_mlx.run import metrics
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Step, Stop, Task, Update, Verdict
 
 HOSTILE = (
