@@ -196,9 +196,18 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class TrackingConfig:
     rollouts: bool = option(True, "write every rollout to rollouts/step-*.jsonl")
-    wandb: bool = option(False, "send metrics to Weights & Biases")
-    wandb_project: str = option("azr_mlx", "W&B project")
+    sinks: tuple[str, ...] = option(
+        (),
+        "where metrics and sampled rollouts go besides the run folder; trl is trl.jsonl, in the names of TRL",
+        choices=("wandb", "tensorboard", "trackio", "trl"),
+    )
+    wandb: bool = option(False, "the older way to write sinks: wandb")
+    wandb_project: str = option("azr_mlx", "project in W&B and Trackio")
     report: bool = option(True, "write report.html at the end")
+
+    def all_sinks(self) -> tuple[str, ...]:
+        """The sinks, the older option included, each once."""
+        return tuple(dict.fromkeys((*self.sinks, *(("wandb",) if self.wandb else ()))))
 
 
 @dataclass(frozen=True)

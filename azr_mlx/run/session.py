@@ -133,7 +133,7 @@ class Session:
         tracker.print(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
         for note in profile.notes:
             tracker.print(f"note: {note}")
-        state.wandb = tracker.start_wandb(config.flatten(settings), state.wandb)
+        state.wandb = tracker.open_sinks(config.flatten(settings), state.wandb)
         session = cls(
             settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None
         )
