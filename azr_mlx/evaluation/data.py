@@ -37,7 +37,7 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def find(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
+def find_rows(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
     """The rows of a benchmark: from `path` when given, else from where its YAML says they may be.
 
     Raises DataMissing when there are none, UsageError when the file is not what it should be.
@@ -50,17 +50,17 @@ def find(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
             raise UsageError(f"{given} is a folder; --data names a .jsonl, .jsonl.gz or .json file")
         if not given.is_file():
             raise UsageError(f"there is no file {given}")
-        return _checked(benchmark, read(given), str(given))
+        return _checked(benchmark, read_rows(given), str(given))
     local = _local(benchmark)
     if local is not None:
-        return _checked(benchmark, read(local), str(local))
+        return _checked(benchmark, read_rows(local), str(local))
     if benchmark.source.hub:
         rows, origin = _hub(benchmark)
         return _checked(benchmark, rows, origin)
     raise DataMissing(_missing(benchmark))
 
 
-def read(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
     """The rows of a JSONL file or a JSON list, gzipped or not. Raises UsageError."""
     # A row of APPS may hold an integer of more digits than Python reads by default.
     digits = sys.get_int_max_str_digits()
@@ -146,7 +146,7 @@ def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
                 )
             except Exception:  # whatever keeps us from the hub, the line below says what to do
                 continue
-            return read(Path(found)), f"{source.hub}/{source.hub_file}"
+            return read_rows(Path(found)), f"{source.hub}/{source.hub_file}"
         raise DataMissing(_missing(benchmark))
     try:
         import datasets

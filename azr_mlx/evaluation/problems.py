@@ -48,9 +48,9 @@ class Problem:
     solutions: tuple[str, ...] = ()  # reference completions
 
 
-def problems(benchmark: Benchmark, rows: Rows, split: str = "") -> list[Problem]:
+def problems_of(benchmark: Benchmark, rows: Rows, split: str = "") -> list[Problem]:
     """The problems of a split, in the order of the rows. Raises UsageError when a row lacks what its format needs."""
-    make = _FORMATS[benchmark.format]
+    make = _PARSERS[benchmark.format]
     wanted = _ids(benchmark, split)
     found = []
     for number, row in enumerate(rows.rows, start=1):
@@ -299,7 +299,7 @@ def pickled_text(data: bytes) -> str:
     raise ValueError("a pickle of something else than one text")
 
 
-_FORMATS: dict[str, Callable[[Row], Problem]] = {
+_PARSERS: dict[str, Callable[[Row], Problem]] = {
     "humaneval": _humaneval,
     "mbpp": _mbpp,
     "evalplus": _evalplus,

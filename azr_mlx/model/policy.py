@@ -31,6 +31,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
 from azr_mlx.model.limits import TILE_ROWS  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
@@ -146,7 +147,6 @@ class Policy:
         mx.eval(model.parameters(), self.optimizer.state)
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
-        self._reference = False
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
@@ -518,7 +518,7 @@ class Policy:
             "lora_parameters": self.lora_parameters,
             "model": self.config.id,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(description, indent=2) + "\n")
 
     def load_adapter(self, folder: Path) -> None:
         """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""

@@ -32,7 +32,8 @@ def counted(policy: Policy, requests: list[Request], width: int, tile: int, kv_b
         kv_bytes=kv_bytes,
     )  # fmt: skip
     decoder.add(requests)
-    written, tiles, steps = {}, 0, 0
+    written: dict[tuple[int, ...], tuple[int, ...]] = {}
+    tiles = steps = 0
     while decoder.busy:
         before = count.decode_rows
         written |= {row.key: row.tokens for row in decoder.step()}

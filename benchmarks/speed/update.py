@@ -116,13 +116,12 @@ def main() -> None:
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
     folder = str(models.folder(args.model, args.root))
-    policies, stock = {}, None
+    policies: dict[bool, Policy] = {}
     for keep in (True, False):
         optim = config.OptimConfig(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
-        policies[keep], stock = models.load_pair(
+        policies[keep], policy = models.load_pair(
             folder, config.LoraConfig(), optim, config.SamplingConfig(), config.LossConfig()
         )
-    policy = stock
     rollouts = rollouts_of(args.prompts, args.group, args.prompt, args.tokens, args.ragged)
     live = round(args.prompts * (1 - args.zero)) * args.group
     advantages = [(1.0 if i % 2 else -1.0) if i < live else 0.0 for i in range(len(rollouts))]

@@ -6,6 +6,7 @@ import ast
 import copy
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 Body = list[ast.stmt]
 
@@ -134,7 +135,7 @@ def _edits(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[ast.Funct
             yield "unknown name", _at(number, lambda n: setattr(n, "id", n.id + "_"))
 
 
-def _at(number: int, change: Callable[[ast.AST], None]) -> Callable[[ast.FunctionDef], None]:
+def _at(number: int, change: Callable[[Any], object]) -> Callable[[ast.FunctionDef], None]:
     def edit(function: ast.FunctionDef) -> None:
         change(list(ast.walk(function))[number])
 

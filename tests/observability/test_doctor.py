@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from azr_mlx import doctor
 from azr_mlx.cli import azr
 from azr_mlx.doctor import FINE, NOTE, WRONG, Finding
+from azr_mlx.executor import LayerReport
 
 
 def test_this_machine_passes_or_is_told_why() -> None:
@@ -45,6 +46,16 @@ def test_the_sandbox_is_started_before_mlx(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(doctor, name, note(name))
     list(doctor.examine(network=False))
     assert order.index("sandbox") < order.index("mlx") < order.index("self_test")
+
+
+def test_it_says_what_programs_of_the_model_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = LayerReport("standard", ("capabilities", "seccomp"), {"landlock": "not there"})
+    monkeypatch.setattr(doctor, "find_layers", lambda: report)
+    (found,) = doctor.sandbox()
+    assert found.state == NOTE
+    assert "programs reach files" in found.found
+    assert "landlock: not there" in found.found
+    assert "executor.level=strict" in found.fix
 
 
 def test_advice_puts_what_stops_a_run_first() -> None:
