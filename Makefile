@@ -32,7 +32,7 @@ endif
 TAG  := $(if $(PYTHON),-$(subst /,_,$(PYTHON)))
 CORE := $(VENV)/.azr-core$(TAG)
 DEV  := $(VENV)/.azr-dev$(TAG)
-HF   := $(VENV)/.azr-hf$(TAG)
+HF   := $(VENV)/.azr-hf$(if $(LLAMA),-llama)$(TAG)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,7 +82,7 @@ test: $(DEV) ## Run the tests [ARGS="-k name"]
 test-slow: $(DEV) ## Run the slow tests too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-hf-check: $(HF) ## Load what export writes in transformers, torch and peft [TORCH=torch==2.13.0]
+hf-check: $(HF) ## Load what export writes in transformers, torch, peft [TORCH=torch==2.13.0] and, with LLAMA=1, llama.cpp
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/export $(ARGS)
 
 lint: $(DEV) ## Check format, style and types
@@ -117,7 +117,7 @@ $(DEV): pyproject.toml
 	@touch $(VENV)/.azr-core $(CORE) $(VENV)/.azr-dev $@
 
 $(HF): pyproject.toml
-	@$(call environment,.[dev$(comma)hf-check],$(TORCH))
+	@$(call environment,.[dev$(comma)hf-check$(if $(LLAMA),$(comma)llama)],$(TORCH))
 	@touch $(VENV)/.azr-core $(CORE) $(VENV)/.azr-dev $(DEV) $(VENV)/.azr-hf $@
 
 comma := ,

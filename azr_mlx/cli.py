@@ -316,11 +316,11 @@ def eval_(
 @azr.command()
 @click.argument("source", required=False, metavar="[RUN|CHECKPOINT]")
 @click.option(
-    "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base."
+    "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base, gguf."
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new folder; exports/RUN-STEP otherwise.")
 @click.option(
-    "--dtype", type=click.Choice(["f32", "f16", "bf16"]), default="f32", show_default=True, help="Of fused weights."
+    "--dtype", type=click.Choice(["f32", "f16", "bf16"]), default="", help="Of fused weights; else f32, in GGUF f16."
 )
 @click.option("--base", default="", metavar="MODEL", help="Name of the full-precision model, for cards and PEFT.")
 @click.option("--push", metavar="OWNER/NAME", help="Upload to the Hugging Face hub, as a private repository.")
@@ -339,7 +339,8 @@ def export(
     """Write a run's newest checkpoint, or the one that is named, for other tools.
 
     Formats: mlx is an adapter for mlx_lm, peft one for PEFT, hf a whole model with the adapter added, base the model
-    that the adapter was trained on. What was written is loaded again and compared with the policy, and refused when
+    that the adapter was trained on, gguf a whole model, the adapter and a Modelfile for llama.cpp, Ollama and LM
+    Studio. What was written is loaded again and compared with the policy, and refused when
     it lost the adapter's effect. Nothing that exists is overwritten.
 
     \b
