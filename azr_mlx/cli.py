@@ -1,7 +1,7 @@
 """The command line: `azr VERB`. Each verb imports its room when it runs, so that help is instant.
 
 A failure is one line on stderr: exit 2 when the command was wrong, 1 when the work failed, 130 on Ctrl-C.
-AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `launch` starts the executor first and MLX after it.
+AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `run.session` starts the executor first and MLX after it.
 """
 
 from __future__ import annotations

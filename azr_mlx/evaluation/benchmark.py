@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -30,7 +30,7 @@ class DataSource:
     licence: str
     revision: str = ""
     package: str = ""  # an importable package that ships the file; it is found, never imported
-    file: str = ""  # the path inside that package, or beside the YAML
+    file: str = ""  # the path inside that package; without one: beside the YAML, else in the repository
     cache: str = ""  # a file that another tool leaves under the user's cache folder
     hub: str = ""  # a data set of the Hugging Face hub
     hub_file: str = ""  # a JSONL file of it; without, the rows come through the library `datasets`
@@ -113,7 +113,10 @@ def load_benchmark(name: str) -> Benchmark:
         raise UsageError(f"{path}: a benchmark is a mapping of keys")
     raw = dict(raw)
     raw.setdefault("name", path.stem)
-    raw["source"] = _build(DataSource, raw.get("source"), f"{path}: source")
+    source: DataSource = _build(DataSource, raw.get("source"), f"{path}: source")
+    if source.file and not source.package and (path.parent / source.file).is_file():
+        source = replace(source, file=str(path.parent / source.file))
+    raw["source"] = source
     prompts = _mapping(raw.get("prompts"), f"{path}: prompts")
     raw["prompts"] = {key: _build(Wording, value, f"{path}: prompts.{key}") for key, value in prompts.items()}
     raw["published"] = tuple(_build(Published, one, f"{path}: published") for one in raw.get("published") or ())

@@ -31,11 +31,9 @@ from azr_mlx.evaluation.plan import USUAL_K, Choice, Plan, make_plan, variant
 from azr_mlx.evaluation.record import Evaluation, Identity, make_record, published_scores
 from azr_mlx.evaluation.samples import SampleFile, read_completions, write_rows
 from azr_mlx.evaluation.sampling import (
-    EVALUATION_SEED,
     OnProgress,
     SamplingPolicy,
-    as_prompt,
-    sample_row,
+    sample,
     write_samples,
 )
 from azr_mlx.evaluation.summary import notes, summarize
@@ -166,17 +164,10 @@ def evaluate_slice(
     prepared = make_plan(Choice(bench_name, data=data, limit=limit, prompt=prompt, tokens=tokens))
     name = variant(prepared.benchmark, prepared.choice, model)
     asker = Asker(prepared.benchmark, name, prepared.everything, policy.render_chat)
-    questions = [asker.ask(problem) for problem in prepared.problems]
-    stops = sorted({stop for question in questions for stop in question.stop})
-    rollouts = policy.sample(
-        [as_prompt(question.text, question.opening) for question in questions], 1, seed=(0, EVALUATION_SEED),
-        max_tokens=tokens or asker.wording.tokens, temperature=0.0, stop=stops, progress=progress,
-    )  # fmt: skip
+    wanted = [(i, 0) for i in range(len(prepared.problems))]
     with JudgePool(Judge(prepared.benchmark, executor)) as pool:
-        for i, _, rollout in rollouts:
-            problem, question = prepared.problems[i], questions[i]
-            completion = asker.completion(problem, question, rollout.completion.text)
-            pool.submit(problem, sample_row(problem, 0, rollout, completion, question.stop))
+        for problem, row in sample(prepared, asker, policy, wanted, progress):
+            pool.submit(problem, row)
         judged = pool.results(prepared.problems)
     found = summarize(prepared, judged)
     return {

@@ -15,6 +15,7 @@ from typing import Any
 
 from azr_mlx import paths
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.evaluation.data import read_data_file
 from azr_mlx.files import write_text
 
 
@@ -111,13 +112,11 @@ def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
 
     Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
     """
-    from azr_mlx.evaluation.data import read_rows
-
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_data_file(path), start=1):
         if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
             raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
         task = str(row["task_id"])

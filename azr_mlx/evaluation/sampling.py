@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from azr_mlx.evaluation.asking import Asker
+from azr_mlx.evaluation.asking import Asker, Question
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.evaluation.samples import SampleFile
@@ -50,7 +50,6 @@ def write_samples(
 ) -> WriteCount:
     """Have the policy write every sample that the file lacks; `on_sample` gets each as soon as it is there."""
     choice = plan.choice
-    wording = asker.wording
     written = WriteCount()
     todo: list[tuple[int, int]] = []
     for i, problem in enumerate(plan.problems):
@@ -65,39 +64,50 @@ def write_samples(
     progress(written.reused, total, 0)
     if not todo:
         return written
-    questions = {i: asker.ask(plan.problems[i]) for i in sorted({i for i, _ in todo})}
-    prompts = [as_prompt(questions[i].text, questions[i].opening) for i, _ in todo]
-    stops = sorted({stop for question in questions.values() for stop in question.stop})
     started = time.monotonic()
-    rollouts = policy.sample(
-        prompts, 1, seed=(choice.seed, EVALUATION_SEED), max_tokens=choice.tokens or wording.tokens,
-        temperature=choice.temperature, top_p=choice.top_p, stop=stops,
-        # A sample's draws hang on its problem and number, not on which others are still to be written.
-        names=[i * choice.samples + j for i, j in todo],
-    )  # fmt: skip
-    for number, _, rollout in rollouts:
-        i, j = todo[number]
-        problem, question = plan.problems[i], questions[i]
-        completion = asker.completion(problem, question, rollout.completion.text)
-        row = sample_row(problem, j, rollout, completion, question.stop)
+    for problem, row in sample(plan, asker, policy, todo):
         file.add(row)
         on_sample(problem, row)
         written.fresh += 1
-        written.tokens += len(rollout.completion.tokens)
+        written.tokens += row["tokens"]
         written.seconds = time.monotonic() - started
         progress(written.reused + written.fresh, total, written.tokens)
     return written
 
 
-def as_prompt(text: str, opening: str) -> Prompt:
-    """A prompt text with the beginning of its reply, as the policy takes it."""
+def sample(
+    plan: Plan,
+    asker: Asker,
+    policy: SamplingPolicy,
+    wanted: Sequence[tuple[int, int]],
+    progress: OnProgress | None = None,
+) -> Iterator[tuple[Problem, dict[str, Any]]]:
+    """Have the policy write the samples `wanted`, each (number of the problem, number of its sample), in any order.
+
+    Yields the problem and the row of the sample file as soon as a sample has ended.
+    """
+    choice = plan.choice
+    questions = {i: asker.ask(plan.problems[i]) for i in sorted({i for i, _ in wanted})}
+    rollouts = policy.sample(
+        [_prompt(questions[i]) for i, _ in wanted], 1, seed=(choice.seed, EVALUATION_SEED),
+        max_tokens=choice.tokens or asker.wording.tokens, temperature=choice.temperature, top_p=choice.top_p,
+        stop=sorted({stop for question in questions.values() for stop in question.stop}), progress=progress,
+        # A sample's draws hang on its problem and number, not on which others are still to be written.
+        names=[i * choice.samples + j for i, j in wanted],
+    )  # fmt: skip
+    for number, _, rollout in rollouts:
+        i, j = wanted[number]
+        problem, question = plan.problems[i], questions[i]
+        completion = asker.completion(problem, question, rollout.completion.text)
+        yield problem, _row(problem, j, rollout, completion, question.stop)
+
+
+def _prompt(question: Question) -> Prompt:
     # Role and kind are words of self-play; a benchmark's problem is nearest to writing a program.
-    return Prompt(Role.SOLVE, Kind.INDUCTION, text, opening)
+    return Prompt(Role.SOLVE, Kind.INDUCTION, question.text, question.opening)
 
 
-def sample_row(
-    problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]
-) -> dict[str, Any]:
+def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]) -> dict[str, Any]:
     """One line of the file of samples."""
     text = rollout.completion.text
     stop = rollout.completion.stop

@@ -87,7 +87,7 @@ def write_fused(
         parts[-1].append(tensor)
     total = sum(math.prod(tensor.shape) for tensor in tensors) * width
     index: dict[str, str] = {}
-    with weights.bar(f"writing {folder.name} in {DTYPES[dtype]}", total, quiet=True) as advance:
+    with weights.progress_bar(f"writing {folder.name} in {DTYPES[dtype]}", total, quiet=True) as advance:
         for number, part in enumerate(parts, 1):
             name = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
             write_safetensors(folder / name, part, dtype, advance)

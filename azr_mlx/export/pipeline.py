@@ -24,12 +24,12 @@ from typing import Any
 
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.export.card import base_model, manifest_facts, model_card
-from azr_mlx.export.check import LEAST_COSINE, Check
 from azr_mlx.export.formats import DTYPES, FORMATS, WHOLE, ExportedFolder, dtype_of
 from azr_mlx.export.fused import fused_tensors, write_fused
 from azr_mlx.export.gguf import check_gguf, tokenizer_note, write_gguf
 from azr_mlx.export.peft import write_peft
 from azr_mlx.export.source import AdapterSource, running_policy
+from azr_mlx.export.check import LEAST_COSINE, Check
 from azr_mlx.export.verify import check_folders, check_rows
 from azr_mlx.files import sha256, sync
 from azr_mlx.model import weights
@@ -51,14 +51,8 @@ def export_checkpoint(
     when it is not what the model's card says. dry_run: load, check sizes, say what would be done, write nothing.
     Raises UsageError (existing target, unknown format), AzrError (disk, damaged files, an effect that was lost).
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise UsageError(f"--format {name}: the formats are {', '.join(FORMATS)}")
-    if dtype and dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
     target = target.expanduser().absolute()
-    if target.exists() or target.is_symlink():
-        raise UsageError(f"{target} exists: name another folder with --out, or remove it")
+    _check_request(formats, target, dtype)
     policy = running_policy(source)
     if not policy.backbone.plain and set(formats) - {"mlx"}:
         kind = policy.settings.get("model_type")
@@ -81,28 +75,11 @@ def export_checkpoint(
     try:
         fresh.mkdir(parents=True)
         for name in formats:
-            folder = fresh / name
-            folder.mkdir()
-            if name == "mlx":
-                policy.save_adapter(folder)
-            elif name == "peft":
-                write_peft(policy, folder, origin)
-            elif name == "gguf":
-                write_gguf(policy, folder, source.name, dtypes[name], origin)
-            else:
-                write_fused(policy, folder, dtypes[name], adapters=name == "hf")
+            _write_format(policy, name, fresh / name, dtypes[name], origin, source.name)
         checks = check_folders(policy, check_rows(policy, source), {name: fresh / name for name in formats})
         _refuse_lost(checks, dtypes)
         for name in formats:
-            facts = manifest_facts(source, policy, name, dtypes[name], origin, checks[name])
-            (fresh / name / "README.md").write_text(model_card(facts), encoding="utf-8")
-            facts["files"] = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-                for path in sorted((fresh / name).iterdir())
-            }
-            (fresh / name / "manifest.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            for path in (fresh / name).iterdir():
-                sync(path)
+            _describe(fresh / name, manifest_facts(source, policy, name, dtypes[name], origin, checks[name]))
         fresh.replace(target)
     except OSError as error:
         raise AzrError(f"{target} cannot be written: {error.strerror or error}; nothing was left behind") from None
@@ -115,6 +92,38 @@ def export_checkpoint(
         size = sum(path.stat().st_size for path in (target / name).iterdir())
         done.append(ExportedFolder(name, target / name, size, checks[name]))
     return done
+
+
+def _check_request(formats: Sequence[str], target: Path, dtype: str) -> None:
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--format {name}: the formats are {', '.join(FORMATS)}")
+    if dtype and dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype}: one of {', '.join(DTYPES)}")
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"{target} exists: name another folder with --out, or remove it")
+
+
+def _write_format(policy: Any, format_: str, folder: Path, dtype: str, origin: str, name: str) -> None:
+    folder.mkdir()
+    if format_ == "mlx":
+        policy.save_adapter(folder)
+    elif format_ == "peft":
+        write_peft(policy, folder, origin)
+    elif format_ == "gguf":
+        write_gguf(policy, folder, name, dtype, origin)
+    else:
+        write_fused(policy, folder, dtype, adapters=format_ == "hf")
+
+
+def _describe(folder: Path, facts: dict[str, Any]) -> None:
+    """Add the model card and the manifest to a folder, which is then on the device, whole."""
+    (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
+    text = json.dumps({**facts, "files": files}, indent=2) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    for path in folder.iterdir():
+        sync(path)
 
 
 def _refuse_lost(checks: Mapping[str, Check], dtypes: Mapping[str, str]) -> None:

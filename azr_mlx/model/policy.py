@@ -171,7 +171,7 @@ class Policy:
         Raises weights.ModelNotFound, or ValueError when the adapter does not fit.
         """
         profile = device.prepare()
-        network, tokenizer, settings, folder = weights.load(model, profile)
+        network, tokenizer, settings, folder = weights.open_model(model, profile)
         policy = cls(
             network, tokenizer, profile=profile, settings=settings, folder=folder, model_config=model, lora=lora,
             optim=optim, sampling=sampling, loss=loss, seed=seed, total_steps=total_steps,
@@ -568,9 +568,9 @@ def _row(
     advantage: float,
     old: np.ndarray | None = None,
     reference: np.ndarray | None = None,
-) -> losses.Row:
+) -> losses.Example:
     sampled = np.asarray(rollout.completion.logprobs, np.float32)
-    return losses.Row(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
+    return losses.Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
 
 
 def _merged(model: nn.Module) -> nn.Module:

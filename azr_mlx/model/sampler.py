@@ -249,7 +249,7 @@ class Decoder:
             uniforms = mx.array(keyed_uniforms(salts, positions))
         for row in rows:
             row.drawn += 1
-        return draw(logits, uniforms, self.temperature, self.top_p)
+        return draw_tokens(logits, uniforms, self.temperature, self.top_p)
 
     def _leave(self) -> None:
         """Take ended rows out of the batch when enough have ended."""
@@ -449,7 +449,9 @@ class Decoder:
         return hidden[mx.arange(len(rows)), mx.array(lengths) - 1]
 
 
-def draw(logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float) -> tuple[mx.array, mx.array]:
+def draw_tokens(
+    logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float
+) -> tuple[mx.array, mx.array]:
     """Draw one token of each row of float32 logits (B, V); returns tokens (B,) and their log-probabilities (B,).
 
     uniforms: (B, 2) in [0, 1), or None for greedy decoding. The log-probability is of the distribution drawn from.

@@ -67,7 +67,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     prompt = length * 3 // 4
     written = length - prompt
     rows = [
-        losses.Row(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
+        losses.Example(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
         for _ in range(count)
     ]
     batch = losses.Batch.pad(rows)

@@ -142,8 +142,8 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         judge = watch.timed("judging", judge)
         return lambda *args: watch.timed("waiting", judge(*args))
 
-    for player in (proposer, solver):
-        object.__setattr__(player, "judge", judging(player.judge))
+    for side in (proposer, solver):
+        object.__setattr__(side, "judge", judging(side.judge))
     found = []
     for step in range(steps + 1):
         watch.seconds.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -132,3 +133,8 @@ def test_the_package_asks_for_what_its_code_imports(root: Path, inside: bool) ->
     }
     foreign = {word for word in imported if word not in sys.stdlib_module_names and word != "azr_mlx"}
     assert {names.get(word, word).lower() for word in foreign} - brought <= asked
+
+
+def test_the_picture_of_the_architecture_is_drawn_from_the_imports_of_today(root: Path) -> None:
+    drawn = runpy.run_path(str(root / "docs" / "draw_architecture.py"))["draw"]()
+    assert (root / "docs/images/architecture.svg").read_text(encoding="utf-8") == drawn, "make docs draws it again"

@@ -28,7 +28,7 @@ def copy(plain: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: object, **dials: object):
-    return weights.load(config.ModelConfig(id=str(folder), group_size=32, **dials), device.prepare())
+    return weights.open_model(config.ModelConfig(id=str(folder), group_size=32, **dials), device.prepare())
 
 
 def logits(network, tokens: tuple[int, ...] = (1, 2, 3)) -> mx.array:
@@ -157,7 +157,7 @@ def test_packed_weights_stay_packed_on_a_gpu_with_scales_in_its_dtype(plain: Pat
 
     convert(str(plain), str(tmp_path / "half"), quantize=True, q_group_size=32, q_bits=4, dtype="float16")
     gpu = device.Profile("metal", "as if", 1)
-    network = weights.load(config.ModelConfig(id=str(tmp_path / "half")), gpu)[0]
+    network = weights.open_model(config.ModelConfig(id=str(tmp_path / "half")), gpu)[0]
     assert {value.dtype for _, value in tree_flatten(network.parameters())} == {mx.uint32, mx.bfloat16}
 
 
@@ -179,7 +179,7 @@ def test_qwen_3_5_keeps_its_decay_in_float32(tmp_path: Path) -> None:
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(network.parameters())))
     (folder / "config.json").write_text(json.dumps(settings))
     model = config.ModelConfig(id=str(folder), group_size=32)
-    loaded = weights.load(model, device.Profile("metal", "as if", 1))[0]
+    loaded = weights.open_model(model, device.Profile("metal", "as if", 1))[0]
     for name, value in tree_flatten(loaded.parameters()):
         if value.dtype != mx.uint32:
             assert value.dtype == (mx.float32 if name.endswith("A_log") else mx.bfloat16), name

@@ -1,6 +1,6 @@
 """Run folders made up for tests and pictures: the files that a run leaves, without the hours.
 
-    python -m tests.observability.runs FOLDER [--steps 500] [--hostile]
+    python -m tests.report.runs FOLDER [--steps 500] [--hostile]
 
 The numbers follow a plausible story (the solver gets better, proposals get harder, reasons for rejection change); the
 texts may be what an unfriendly model would write.

@@ -55,7 +55,7 @@ def test_it_says_what_programs_of_the_model_can_reach(monkeypatch: pytest.Monkey
     assert found.state == NOTE
     assert "programs reach files" in found.found
     assert "landlock: not there" in found.found
-    assert "executor.level=strict" in found.fix
+    assert "executor.level=strict" in found.todo
 
 
 def test_advice_puts_what_stops_a_run_first() -> None:

@@ -1,6 +1,6 @@
 """Pictures of the console and of the report for the README, made from a real run.
 
-    python -m tests.observability.pictures checkpoints/nano docs/images
+    python -m tests.report.pictures checkpoints/nano docs/images
 
 Writes console.svg, report.png and report-phone.png. The pictures of the report need Chromium and playwright.
 """

@@ -20,7 +20,7 @@ from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
 from azr_mlx.report import run_data, svg
 from azr_mlx.report.page import TEMPLATE
-from tests.observability.runs import HOSTILE, make_run
+from tests.report.runs import HOSTILE, make_run
 
 
 class Page(HTMLParser):
@@ -222,14 +222,14 @@ def test_axes_have_round_numbers(low: float, high: float, expected: list[float])
 def test_any_numbers_make_a_chart_or_none(values: list[float]) -> None:
     for style in ("line", "dots", "stack"):
         chart = svg.Chart("t", "", "s", [svg.Series("a", 0, list(enumerate(values)))], style)
-        drawn = svg.draw(chart, "c")
+        drawn = svg.draw_chart(chart, "c")
         assert bool(drawn) == bool(values)
         assert "nan" not in drawn
 
 
 def test_names_of_runs_are_escaped_in_drawings() -> None:
     chart = svg.Chart("<b>", "", "s", [svg.Series("<script>", 0, [(0, 1.0)])])
-    assert "<b>" not in svg.draw(chart, "c")
+    assert "<b>" not in svg.draw_chart(chart, "c")
 
 
 def test_smoothing_gives_the_first_value_no_more_weight_than_others() -> None:

@@ -12,7 +12,7 @@ import pytest
 from azr_mlx import config
 from azr_mlx.run import metrics
 from azr_mlx.types import Kind, Role
-from tests.observability.runs import make_step
+from tests.report.runs import make_step
 
 
 def rows_of(run: Path, name: str) -> list[dict[str, Any]]:

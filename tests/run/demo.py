@@ -1,6 +1,6 @@
 """A made-up run on the real console, for looking at it:
 
-python -m tests.observability.demo FOLDER [--steps 6] [--hostile]"""
+python -m tests.run.demo FOLDER [--steps 6] [--hostile]"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from azr_mlx.run import metrics
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.tracker import Tracker
 from azr_mlx.types import Kind
-from tests.observability.runs import make_step
+from tests.report.runs import make_step
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path)

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import azr_mlx
+import azr_mlx.run
 from azr_mlx import config
 from azr_mlx.cli import azr
 from azr_mlx.errors import AzrError
@@ -36,7 +36,7 @@ def failure(code: int, *words: str) -> str:
     return line.removeprefix("azr: ")
 
 
-class Launch(ModuleType):
+class StubSession(ModuleType):
     """Stands for azr_mlx.run.session: notes what it was asked to do."""
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class Launch(ModuleType):
 
 
 @pytest.fixture
-def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
-    stub = Launch()
+def session(monkeypatch: pytest.MonkeyPatch) -> StubSession:
+    stub = StubSession()
     monkeypatch.setitem(sys.modules, "azr_mlx.run.session", stub)
-    # `from azr_mlx import launch` reads the package's attribute first, and a test before this one may have set it.
-    monkeypatch.setattr(azr_mlx, "launch", stub, raising=False)
+    # `from azr_mlx.run import session` reads the package's attribute first, and a test before this one may have set it.
+    monkeypatch.setattr(azr_mlx.run, "session", stub, raising=False)
     return stub
 
 
@@ -117,13 +117,13 @@ def test_training_needs_to_be_told_what() -> None:
     assert "say what to train with --config; the presets are nano" in failure(2, "train")
 
 
-def test_a_failure_of_the_work_is_one_line_and_exit_1(launch: Launch) -> None:
-    launch.outcome = AzrError("checkpoints/nano: the disk is full")
+def test_a_failure_of_the_work_is_one_line_and_exit_1(session: StubSession) -> None:
+    session.outcome = AzrError("checkpoints/nano: the disk is full")
     assert failure(1, "train", "--config", "nano") == "checkpoints/nano: the disk is full"
 
 
-def test_an_unforeseen_failure_is_one_line_too(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    launch.outcome = ValueError("two\nlines")
+def test_an_unforeseen_failure_is_one_line_too(session: StubSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.outcome = ValueError("two\nlines")
     assert failure(1, "train", "--config", "nano") == "ValueError: two lines (AZR_DEBUG=1 shows where)"
     monkeypatch.setenv("AZR_DEBUG", "1")
     result = call("train", "--config", "nano")
@@ -131,8 +131,8 @@ def test_an_unforeseen_failure_is_one_line_too(launch: Launch, monkeypatch: pyte
     assert result.stderr.endswith("azr: ValueError: two lines (AZR_DEBUG=1 shows where)\n")
 
 
-def test_ctrl_c_leaves_with_130(launch: Launch) -> None:
-    launch.outcome = KeyboardInterrupt()
+def test_ctrl_c_leaves_with_130(session: StubSession) -> None:
+    session.outcome = KeyboardInterrupt()
     result = call("train", "--config", "nano")
     assert result.exit_code == 130
     assert result.stderr.strip() == "azr: interrupted"
@@ -147,20 +147,20 @@ def test_a_reader_that_stops_early_is_no_failure() -> None:
 # -- train
 
 
-def test_training_is_given_the_resolved_configuration(launch: Launch, tmp_path: Path) -> None:
+def test_training_is_given_the_resolved_configuration(session: StubSession, tmp_path: Path) -> None:
     words = ["--config", "nano", "--set", "optim.lr=1e-4", "--steps", "7", "--run-dir", str(tmp_path), "--quiet"]
     assert call("train", *words).exit_code == 0
-    (asked,) = launch.asked
+    (asked,) = session.asked
     assert asked["config"] == config.load("nano", ["optim.lr=1e-4", "steps=7"])
     assert (asked["run_dir"], asked["resume"], asked["quiet"]) == (tmp_path, None, True)
 
 
-def test_the_exit_code_of_training_is_the_program_s(launch: Launch) -> None:
-    launch.outcome = 3
+def test_the_exit_code_of_training_is_the_program_s(session: StubSession) -> None:
+    session.outcome = 3
     assert call("train", "--config", "nano").exit_code == 3
 
 
-def test_a_caution_is_said_before_training(launch: Launch) -> None:
+def test_a_caution_is_said_before_training(session: StubSession) -> None:
     result = call("train", "--config", "nano", "--set", "sampling.top_p=0.9")
     assert result.exit_code == 0
     assert result.stderr.startswith("azr: note: sampling.top_p 0.9: a tail of up to 0.1 is never drawn")
@@ -181,24 +181,26 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", [["--resume"], ["--resume", "auto"]])
-def test_resume_without_a_configuration_takes_the_newest_run_s(launch: Launch, runs: Path, words: list[str]) -> None:
+def test_resume_without_a_configuration_takes_the_newest_run_s(
+    session: StubSession, runs: Path, words: list[str]
+) -> None:
     assert call("train", *words).exit_code == 0
-    (asked,) = launch.asked
+    (asked,) = session.asked
     assert (asked["config"].name, asked["config"].seed) == ("second", 1000)
     assert (asked["run_dir"], asked["resume"]) == (runs / "second", "auto")
 
 
-def test_resume_of_a_run_takes_its_configuration_with_what_is_set_on_top(launch: Launch, runs: Path) -> None:
+def test_resume_of_a_run_takes_its_configuration_with_what_is_set_on_top(session: StubSession, runs: Path) -> None:
     run = runs / "first"
     assert call("train", "--resume", str(run), "--set", "minutes=30").exit_code == 0
-    (asked,) = launch.asked
+    (asked,) = session.asked
     assert (asked["config"].seed, asked["config"].minutes) == (2000, 30)
     assert (asked["run_dir"], asked["resume"]) == (run, str(run))
 
 
-def test_resume_with_a_configuration_leaves_the_run_to_it(launch: Launch, runs: Path) -> None:
+def test_resume_with_a_configuration_leaves_the_run_to_it(session: StubSession, runs: Path) -> None:
     assert call("train", "--config", "nano", "--resume", "auto").exit_code == 0
-    (asked,) = launch.asked
+    (asked,) = session.asked
     assert (asked["config"].name, asked["run_dir"], asked["resume"]) == ("nano", None, "auto")
 
 

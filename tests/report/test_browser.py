@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from azr_mlx import report
-from tests.observability.runs import make_run
+from tests.report.runs import make_run
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

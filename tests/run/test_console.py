@@ -25,7 +25,7 @@ from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.interrupt import Interrupted
 from azr_mlx.run.tracker import Tracker
 from azr_mlx.types import Kind
-from tests.observability.runs import make_step
+from tests.report.runs import make_step
 
 STEPS = 12
 
@@ -210,7 +210,7 @@ class Tmux:
     def __init__(self, folder: Path, width: int, height: int, words: str = "", environment: str = "") -> None:
         self.name = f"azr-{folder.name}"
         root = Path(__file__).resolve().parents[2]
-        command = f"cd {root} && {environment} {sys.executable} -m tests.observability.demo {folder} {words}; sleep 60"
+        command = f"cd {root} && {environment} {sys.executable} -m tests.run.demo {folder} {words}; sleep 60"
         size = ("-x", str(width), "-y", str(height))
         # The environment is given in words: readline, once imported, puts COLUMNS into the one that is inherited.
         subprocess.run(

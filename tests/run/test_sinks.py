@@ -21,7 +21,7 @@ from azr_mlx.errors import AzrError
 from azr_mlx.run import sinks
 from azr_mlx.run.folder import RunFolder, read_rows
 from azr_mlx.run.tracker import Tracker
-from tests.observability.test_console import play, screen, text_of
+from tests.run.test_console import play, screen, text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 3
@@ -250,7 +250,7 @@ def test_trackio_reads_every_metric_and_a_table(tmp_path: Path) -> None:
 
     said = python(
         "import warnings\nwarnings.simplefilter('error', UserWarning)\n"  # a sink that is dropped
-        "from pathlib import Path\nfrom tests.observability.test_sinks import played, text_of\n"
+        "from pathlib import Path\nfrom tests.run.test_sinks import played, text_of\n"
         f"print(text_of(played(Path({str(run)!r}), 'trackio', hostile=True).console))"
     )
     assert 'Trackio: trackio show --project "azr_mlx"' in said
