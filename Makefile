@@ -36,7 +36,7 @@ HF   := $(VENV)/.azr-hf$(if $(LLAMA),-llama)$(TAG)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train eval export report plan doctor generate nano test test-slow hf-check lint format bench docs clean
+.PHONY: help setup demo train eval export report plan doctor generate nano test test-slow hf-check lint format bench docs clean
 
 help: ## Print this help
 	@echo "azr_mlx: a Qwen teaches itself to reason about code. Start with: make train"
@@ -46,6 +46,9 @@ help: ## Print this help
 	@echo "  CONFIG=$(CONFIG) unless you say otherwise; PYTHON=python3.12 picks the interpreter of $(VENV)"
 
 setup: $(CORE) ## Install into .venv (every target does so on first use; CUDA=1 on a Linux GPU)
+
+demo: $(CORE) ## Show in a minute how the method works
+	@$(BIN)/azr demo $(ARGS)
 
 train: $(CORE) ## Teach a model by self-play [CONFIG=nano] [STEPS=n] [RESUME=auto|run] [SET="a.b=c ..."]
 	@$(if $(TRAIN_CONFIG),echo "config: $(CONFIG)  (CONFIG=name picks another; configs/ holds them)",true)

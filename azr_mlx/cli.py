@@ -113,6 +113,7 @@ def azr(context: click.Context) -> None:
 
     \b
     Examples:
+      azr demo                         how it works, in a minute
       azr train --config nano          ten minutes of self-play, nothing to download
       azr config                       the presets
       azr VERB --help                  examples of each verb
@@ -188,6 +189,28 @@ def _caution(settings: Config) -> None:
 
     for line in cautions(settings):
         _note(line)
+
+
+# -- demo ---------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn.")
+@click.option("--steps", type=click.IntRange(min=0), default=6, show_default=True, help="Steps after the one told.")
+def demo(seed: int, steps: int) -> None:
+    """Show how the method works: one real step of self-play, told in words, in about a minute.
+
+    The embedded model proposes a task and attempts it, Python judges, and one update follows. Nothing is downloaded
+    and nothing is written.
+
+    \b
+    Examples:
+      azr demo
+      azr demo --seed 3 --steps 0
+    """
+    from azr_mlx.run.demo import demo as tell
+
+    tell(click.echo, seed, steps)
 
 
 # -- eval ---------------------------------------------------------------------------------------------------
@@ -319,9 +342,7 @@ def eval_(
     "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base, gguf."
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new folder; exports/RUN-STEP otherwise.")
-@click.option(
-    "--dtype", type=click.Choice(["f32", "f16", "bf16"]), default="", help="Of fused weights; else f32, in GGUF f16."
-)
+@click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]), help="Of fused weights; else f32, in GGUF f16.")
 @click.option("--base", default="", metavar="MODEL", help="Name of the full-precision model, for cards and PEFT.")
 @click.option("--push", metavar="OWNER/NAME", help="Upload to the Hugging Face hub, as a private repository.")
 @click.option("--public", is_flag=True, help="With --push: as a public one.")
@@ -330,7 +351,7 @@ def export(
     source: str | None,
     formats: str,
     out: Path | None,
-    dtype: str,
+    dtype: str | None,
     base: str,
     push: str | None,
     public: bool,
@@ -360,7 +381,7 @@ def export(
         exporter.check_hub()
     found = exporter.find_source(source if source is not None else newest_run())
     target = out or exporter.default_target(found)
-    written = exporter.export_checkpoint(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
+    written = exporter.export_checkpoint(found, wanted, target, dtype or "", base=base, dry_run=dry_run, say=click.echo)
     for one in written:
         click.echo(f"{one.format:<5} {one.check.words()}")
     if dry_run:

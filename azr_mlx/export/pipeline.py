@@ -24,12 +24,12 @@ from typing import Any
 
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.export.card import base_model, manifest_facts, model_card
+from azr_mlx.export.check import LEAST_COSINE, Check
 from azr_mlx.export.formats import DTYPES, FORMATS, WHOLE, ExportedFolder, dtype_of
 from azr_mlx.export.fused import fused_tensors, write_fused
 from azr_mlx.export.gguf import check_gguf, tokenizer_note, write_gguf
 from azr_mlx.export.peft import write_peft
 from azr_mlx.export.source import AdapterSource, running_policy
-from azr_mlx.export.check import LEAST_COSINE, Check
 from azr_mlx.export.verify import check_folders, check_rows
 from azr_mlx.files import sha256, sync
 from azr_mlx.model import weights
