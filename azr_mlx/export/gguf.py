@@ -321,7 +321,8 @@ def _tokenizer_json(policy: Any, place: Path) -> dict[str, Any]:
         described: dict[str, Any] = json.loads((place / "tokenizer.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{policy.folder} has no tokenizer.json, which GGUF is written from") from None
-    if described["model"].get("type") != "BPE" or "bytes" not in " ".join(_cuts(described)):
+    own = described["model"]
+    if own.get("type") != "BPE" or not own.get("merges") or "bytes" not in " ".join(_cuts(described)):
         raise UsageError("only byte-level BPE tokenizers (Qwen, Llama 3, SmolLM) have a GGUF form here")
     return described
 

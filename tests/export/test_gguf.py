@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,13 +36,27 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("llama"), "llama", rope_scaling=scaling, rope_theta=1e4)
 
 
+def with_a_merge(folder: Path) -> Path:
+    """The model with a pair of letters as a token of its own: a tokenizer without any is not one to llama.cpp."""
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    described["model"]["vocab"]["ab"] = 270  # a row of the embedding that no token has
+    described["model"]["merges"] = [["a", "b"]]
+    path.write_text(json.dumps(described))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def policies(make_run: MakeRun, bases: dict[str, Path], llama: Path) -> dict[str, Any]:
+def policies(
+    make_run: MakeRun, bases: dict[str, Path], llama: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """A policy with adapters that do something, of each architecture."""
-    bases["llama"] = llama
+    qwen2 = shutil.copytree(bases["untied"], tmp_path_factory.mktemp("qwen2") / "model")
+    mine = bases | {"gguf-qwen2": with_a_merge(qwen2), "gguf-llama": with_a_merge(llama)}
+    bases.update(mine)  # make_run takes a base by its name
     return {
         name: running_policy(export.find_source(make_run(base, std=0.05)))
-        for name, base in (("qwen3", "qwen3"), ("qwen2", "untied"), ("llama", "llama"))
+        for name, base in (("qwen3", "qwen3"), ("qwen2", "gguf-qwen2"), ("llama", "gguf-llama"))
     }
 
 
@@ -188,8 +203,11 @@ def test_a_rule_that_llama_cpp_does_not_know_is_said(policies: dict[str, Any]) -
     assert "may read text as other tokens" in ours.tokenizer_note(policies["qwen3"])
 
 
-def test_a_tokenizer_that_is_not_of_bytes_is_refused_in_one_line(policies: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram"}}))
+@pytest.mark.parametrize(
+    "model", [{"type": "Unigram"}, {"type": "BPE", "vocab": {"a": 0}, "merges": []}], ids=["unigram", "no merges"]
+)
+def test_a_tokenizer_that_llama_cpp_does_not_read_is_refused_in_one_line(model: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model, "pre_tokenizer": _BYTES}))
     policy = SimpleNamespace(folder=tmp_path, config=config.ModelConfig(style="chat"))
     with pytest.raises(UsageError, match="only byte-level BPE"):
         ours.tokenizer_note(policy)
