@@ -86,6 +86,11 @@ class SamplingConfig:
     solve_tokens: int = option(1024, "longest solution in tokens", low=1)
     prompt_tokens: int = option(3072, "longest prompt in tokens; a longer one is drawn again", low=1)
     max_rows: int = option(64, "rows decoded together", low=1)
+    tile_rows: int = option(
+        0,
+        "rows that cost together what one costs: batches hold whole multiples; 0 is 32 on an Apple GPU, else 1",
+        low=0,
+    )
     kv_gb: float = option(0.0, "memory for keys and values in GB; 0 leaves it to max_rows", low=0)
     overlap: bool = option(True, "attempt a fresh task while others are proposed; else when all are judged")
 
@@ -191,9 +196,18 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class TrackingConfig:
     rollouts: bool = option(True, "write every rollout to rollouts/step-*.jsonl")
-    wandb: bool = option(False, "send metrics to Weights & Biases")
-    wandb_project: str = option("azr_mlx", "W&B project")
+    sinks: tuple[str, ...] = option(
+        (),
+        "where metrics and sampled rollouts go besides the run folder; trl is trl.jsonl, in the names of TRL",
+        choices=("wandb", "tensorboard", "trackio", "trl"),
+    )
+    wandb: bool = option(False, "the older way to write sinks: wandb")
+    wandb_project: str = option("azr_mlx", "project in W&B and Trackio")
     report: bool = option(True, "write report.html at the end")
+
+    def all_sinks(self) -> tuple[str, ...]:
+        """The sinks, the older option included, each once."""
+        return tuple(dict.fromkeys((*self.sinks, *(("wandb",) if self.wandb else ()))))
 
 
 @dataclass(frozen=True)
@@ -275,7 +289,7 @@ RESUMABLE = frozenset(
     key
     for key in options()
     if key in ("name", "steps", "minutes", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
-    or key in ("sampling.max_rows", "sampling.kv_gb", "executor.workers")
+    or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.kv_gb", "executor.workers")
     or key in ("optim.micro_batch_tokens", "optim.checkpoint_layers")
     or key.startswith(("checkpoint.", "tracking."))
 )
