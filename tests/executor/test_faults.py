@@ -91,11 +91,11 @@ def test_all_slots_killed_at_once_cost_nothing_but_time(workers: int) -> None:
     with Executor(workers=workers) as made:
         before = settle(made)
         all_slots_at_once(made, 10)
-        assert made.counters["slots-replaced"] >= 10
+        assert made.counters["slots-replaced"] >= 5  # a slot that is down when its turn comes is not killed again
         assert made.counters["sandbox-error"] == made.counters["repairs"] == 0
         assert any("died" in message or "ended" in message for message in made.take_messages())
         assert made.take_messages() == []
-        assert settle(made) == before
+        assert settle(made, before) == before
 
 
 @linux
@@ -107,7 +107,7 @@ def test_all_slots_killed_a_thousand_times(without: tuple[str, ...]) -> None:
         all_slots_at_once(made, 20)
         before = settle(made)
         all_slots_at_once(made, 500, seed=1)
-        assert settle(made) == before
+        assert settle(made, before) == before
 
 
 def at_every_stage(made: Executor, number: int, rounds: int, longest: float) -> None:
@@ -425,7 +425,8 @@ def test_a_slot_that_comes_up_less_confined_than_the_first_runs_nothing(monkeypa
     with Executor(workers=1) as made:
         assert made.submit(job("return a")).result().value == 1
         made._without = ("seccomp",)
-        hit(tops(made))
-        future = made.submit(job("return a"))
+        hit(zygotes(made))
+        while not made.counters["slots-replaced"]:  # until then it may answer once more
+            time.sleep(0.01)
         with pytest.raises(ExecutorFailed, match="is confined otherwise than the first"):
-            future.result(timeout=60)
+            made.submit(job("return a")).result(timeout=60)
