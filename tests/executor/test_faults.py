@@ -100,6 +100,7 @@ def test_all_slots_killed_at_once_cost_nothing_but_time(workers: int) -> None:
 
 @linux
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("without", [(), ("namespaces",)], ids=["all layers", "no namespaces"])
 @pytest.mark.filterwarnings("ignore")
 def test_all_slots_killed_a_thousand_times(without: tuple[str, ...]) -> None:
@@ -145,6 +146,7 @@ def test_a_slot_may_be_hit_at_every_stage_of_its_start(what: str, monkeypatch: p
 
 @linux
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 def test_a_slot_may_be_hit_a_thousand_times_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_START", 1.5)
