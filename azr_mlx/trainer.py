@@ -16,11 +16,12 @@ from typing import Protocol
 
 from azr_mlx.config import Config
 from azr_mlx.selfplay.advantages import Running, advantages
-from azr_mlx.selfplay.proposer import Pending, Proposer
+from azr_mlx.selfplay.kinds import KINDS, twins
+from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
 from azr_mlx.selfplay.solver import Solver, once
 from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
-from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task, Update, Verdict
+from azr_mlx.types import Kind, Pending, Prompt, Role, Rollout, Scored, Step, Task, Update, Verdict
 
 Judged = tuple[Rollout, Verdict]
 
@@ -241,17 +242,16 @@ class Game:
     def seed(self, tell: Callable[[int, int], None] = lambda have, want: None) -> dict[str, int]:
         """Fill the buffer by proposing without learning (AZR section 3.3.1); returns what was refused and why.
 
-        Deduction and abduction share what they find, as in the released code. Stops at `buffer.seed_size` tasks of
+        Kinds that hide a part of one triplet share what they find, as in the released code; those whose proposers are
+        given a program wait until the others have found enough. Stops at `buffer.seed_size` tasks of
         each kind, or after `buffer.seed_rounds` rounds.
         """
         dials, reasons = self.config.buffer, dict[str, int]()
         for task in seed_tasks(self.kinds, self.config.tasks.induction_pairs):
             self.buffer.add(task)
-        pairs = [kind for kind in self.kinds if kind is not Kind.INDUCTION]
         for round_ in range(dials.seed_rounds):
             short = [kind for kind in self.kinds if len(self.buffer.tasks(kind)) < dials.seed_size]
-            if short and short != [Kind.INDUCTION]:
-                short = [kind for kind in short if kind is not Kind.INDUCTION]
+            short = [kind for kind in short if KINDS[kind].chooses_program] or short
             tell(min(len(self.buffer.tasks(kind)) for kind in self.kinds), dials.seed_size)
             if not short:
                 break
@@ -262,7 +262,7 @@ class Game:
                 if verdict.task is None:
                     reasons[verdict.why] = reasons.get(verdict.why, 0) + 1
                     continue
-                for kind in pairs if verdict.task.kind is not Kind.INDUCTION else [Kind.INDUCTION]:
+                for kind in twins(verdict.task.kind, self.kinds):
                     twin = replace(verdict.task, kind=kind, step=-1)
                     if len(self.buffer.tasks(kind)) < dials.seed_size:
                         why = self.buffer.refusal(twin)

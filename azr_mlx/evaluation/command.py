@@ -32,7 +32,8 @@ from azr_mlx.evaluation import Asker, Benchmark, Comparison, Judge, Problem, Row
 from azr_mlx.evaluation.samples import SampleFile, append_result, read_completions, write_rows
 from azr_mlx.executor import Executor, SandboxUnavailable
 from azr_mlx.run import checkpoint
-from azr_mlx.types import Kind, Prompt, Role, Rollout, Stop
+from azr_mlx.selfplay import kinds
+from azr_mlx.types import Prompt, Role, Rollout, Stop
 
 USUAL_K = (1, 5, 10, 100)
 RESULTS = "evaluation_results.json"
@@ -181,7 +182,7 @@ def write(
 
 def _prompt(text: str, opening: str) -> Prompt:
     # Role and kind are words of self-play; a benchmark's problem is nearest to writing a program.
-    return Prompt(Role.SOLVE, Kind.INDUCTION, text, opening)
+    return Prompt(Role.SOLVE, kinds.hiding("program"), text, opening)
 
 
 def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]) -> dict[str, Any]:

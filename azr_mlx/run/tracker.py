@@ -25,9 +25,8 @@ from azr_mlx.run.checkpoint import plain_errors, write_text
 from azr_mlx.run.console import LivePanel, View, draw, sparkline, star_of
 from azr_mlx.run.held_out import Line
 from azr_mlx.run.sinks import WandbRun
+from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.types import Kind, Step
-
-SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
 
 class Interrupted(Exception):
@@ -185,7 +184,7 @@ class Tracker:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
         kinds = self._kinds()
         if self._told % self._header_every == 0:
-            names = " ".join(f"{SHORT[kind]:>4}" for kind in kinds)
+            names = " ".join(f"{KINDS[kind].short:>4}" for kind in kinds)
             width = 5 * len(kinds) - 1
             self.say(
                 f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "

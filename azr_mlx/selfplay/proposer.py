@@ -10,18 +10,18 @@ Neither half holds a policy: who writes the completion is the trainer's business
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from azr_mlx import config
 from azr_mlx.executor import Executor, Job, Outcome, Status, rules, values
 from azr_mlx.executor.literals import LiteralError, check_arguments
 from azr_mlx.selfplay import parsing
+from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
-from azr_mlx.types import Case, Kind, Prompt, Rollout, Task, Verdict
-
-Pending = Callable[[], Verdict]
+from azr_mlx.selfplay.task_kind import Draft, ProposalContext, TaskKind, settled
+from azr_mlx.types import Kind, Pending, Prompt, Rollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -33,75 +33,64 @@ class Proposer:
     dials: config.TasksConfig
 
     def ask(self, kind: Kind, count: int, buffer: Buffer, rng: random.Random) -> list[Prompt]:
-        """`count` prompts, each with its own K references or its own lent program."""
+        """`count` prompts, each with its own K references or its own source program."""
         return [self._ask_one(kind, buffer, rng) for _ in range(count)]
 
     def _ask_one(self, kind: Kind, buffer: Buffer, rng: random.Random) -> Prompt:
-        if kind is Kind.INDUCTION:
-            return self.style.propose_induction(buffer.program(rng), self.dials.induction_pairs)
-        return self.style.propose(kind, buffer.references(kind, self.dials.references, rng))
+        if KINDS[kind].chooses_program:
+            return self.style.propose(kind, buffer.references(kind, self.dials.references, rng))
+        return self.style.propose(kind, source=buffer.program(rng), cases=self.dials.induction_pairs)
 
     def judge(self, rollout: Rollout, step: int = -1) -> Pending:
         """Whether a proposal is a task: parsed, within the rules, run twice, plain data. The task carries `step`.
 
         What can be refused by reading is refused at once; the rest runs while the caller goes on.
         """
-        reply, kind = rollout.reply, rollout.prompt.kind
+        reply, prompt, kind = rollout.reply, rollout.prompt, KINDS[rollout.prompt.kind]
         if self.style.tags and not parsing.well_formed(reply):
-            return _settled("bad tags")
+            return _refused("bad tags")
         answer = parsing.answer_section(reply) if self.style.tags else reply
+        context = ProposalContext(prompt.references, prompt.task, self.dials.induction_pairs)
         try:
-            program, inputs, message = self._parse(answer, rollout.prompt)
+            draft = kind.parse_proposal(answer, context)
         except parsing.ParseError as error:
-            return _settled(str(error))
-        why = self._refuse(program, inputs, message)
+            return _refused(str(error))
+        why = self._refuse(kind, draft)
         if why is not None:
-            return _settled(why)
-        future = self.executor.submit_check(Job(program, inputs))
-        return lambda: self._confirm(kind, program, inputs, message, step, future.result())
+            return _refused(why)
+        futures = [self.executor.submit_check(Job(program, draft.inputs)) for program in kind.programs(draft)]
+        return lambda: self._confirm(kind, draft, step, [future.result() for future in futures])
 
-    def _parse(self, answer: str, prompt: Prompt) -> tuple[str, tuple[str, ...], str]:
-        if prompt.kind is Kind.INDUCTION:
-            proposed = parsing.induction_proposal(answer, self.dials.induction_pairs)
-            if prompt.task is None:
-                raise ValueError("a prompt for an induction proposal carries the task that lends its program")
-            return prompt.task.program, proposed.inputs, proposed.message
-        single = parsing.proposal(answer)
-        return single.program, (single.input,), ""
-
-    def _refuse(self, program: str, inputs: tuple[str, ...], message: str) -> str | None:
+    def _refuse(self, kind: TaskKind, draft: Draft) -> str | None:
         """The reason that reading alone gives, or None."""
-        why = rules.check_program(program, self.dials.max_program_chars)
+        why = rules.check_program(draft.program, self.dials.max_program_chars)
         if why is not None:
             return why
-        if any(len(text) > self.dials.max_input_chars for text in inputs):
+        if any(len(text) > self.dials.max_input_chars for text in draft.inputs):
             return "input too long"
         try:
-            for text in inputs:
+            for text in draft.inputs:
                 check_arguments(text)
         except LiteralError:
             return "bad input"
-        if len(inputs) > 1:
-            if len({"".join(text.split()) for text in inputs}) < 0.8 * len(inputs):
-                return "repeated inputs"  # HARDENED: of ten inputs at least eight differ
-            if "def f" in message:
-                return "message tells the code"  # HARDENED: the prompt forbids it, the official code never looks
-        if self.dials.reject_constant and not rules.reads_arguments(program):
+        why = kind.refuse(draft)
+        if why is not None:
+            return why
+        if self.dials.reject_constant and not rules.reads_arguments(draft.program):
             return "ignores its arguments"
         return None
 
-    def _confirm(
-        self, kind: Kind, program: str, inputs: tuple[str, ...], message: str, step: int, outcome: Outcome
-    ) -> Verdict:
-        if outcome.status is Status.SANDBOX_ERROR:
-            return Verdict(False, False, "sandbox error", detail=outcome.detail, dropped=True)
-        if not outcome.ok:
-            return Verdict(False, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
-        why = self._refuse_values(outcome.values)
-        if why is not None:
-            return Verdict(False, False, why)
-        cases = tuple(Case(text, repr(value)) for text, value in zip(inputs, outcome.values, strict=True))
-        return Verdict(True, True, "ok", task=Task(kind, program, cases, message, step))
+    def _confirm(self, kind: TaskKind, draft: Draft, step: int, outcomes: Sequence[Outcome]) -> Verdict:
+        for outcome in outcomes:
+            if outcome.status is Status.SANDBOX_ERROR:
+                return Verdict(False, False, "sandbox error", detail=outcome.detail, dropped=True)
+            if not outcome.ok:
+                return Verdict(False, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
+            why = self._refuse_values(outcome.values)
+            if why is not None:
+                return Verdict(False, False, why)
+        made = kind.make_task(draft, [outcome.values for outcome in outcomes], step)
+        return Verdict(False, False, made) if isinstance(made, str) else Verdict(True, True, "ok", task=made)
 
     def _refuse_values(self, outputs: tuple[object, ...]) -> str | None:
         for value in outputs:
@@ -114,11 +103,8 @@ class Proposer:
                     return "output too long"  # HARDENED: the official code cuts it and keeps the wrong gold answer
             except ValueError:  # integers of more than 4300 digits have no repr
                 return "output too long"
-        if len(outputs) > 1 and all(values.equal(outputs[0], value) for value in outputs[1:]):
-            return "constant output"  # HARDENED
         return None
 
 
-def _settled(why: str) -> Pending:
-    verdict = Verdict(False, False, why)
-    return lambda: verdict
+def _refused(why: str) -> Pending:
+    return settled(Verdict(False, False, why))

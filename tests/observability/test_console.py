@@ -22,8 +22,7 @@ from azr_mlx import config
 from azr_mlx.run import metrics
 from azr_mlx.run.console import View, clock, draw, sparkline, star_of
 from azr_mlx.run.tracker import Interrupted, Tracker
-from azr_mlx.types import Kind
-from tests.observability.runs import make_step
+from tests.observability.runs import PLAYED, make_step
 
 STEPS = 12
 
@@ -37,7 +36,7 @@ def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
             with tracker.phase(name, 4) as progress:
                 progress(4, 4, 0)
         step = make_step(number, steps, rng, tracker.config, hostile)
-        row = metrics.row(step, known, dict.fromkeys(Kind, 160))
+        row = metrics.row(step, known, dict.fromkeys(PLAYED, 160))
         tracker.tell(step, row, {"active": 1, "peak": 6 * 10**8, "cache": 0})
 
 
@@ -87,7 +86,7 @@ def test_the_panel_tells_what_matters(view: View) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_models_text_cannot_command_the_terminal(tmp_path: Path, seed: int) -> None:
     step = make_step(0, 2, random.Random(seed), settings(), hostile=True)
-    view = View("[bold]\x1b[2J", list(Kind), 2, star=star_of(step))
+    view = View("[bold]\x1b[2J", list(PLAYED), 2, star=star_of(step))
     console = screen(80, no_color=True)
     console.print(draw(view, 80), soft_wrap=False)
     assert not [mark for mark in text_of(console) if mark != "\n" and not mark.isprintable()]
@@ -122,7 +121,7 @@ def test_the_last_screen_has_a_line_of_blocks_for_each_curve_within_80_columns(t
     before = len(text_of(console))
     tracker.curves()
     lines = text_of(console)[before:].splitlines()
-    names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in Kind]
+    names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in PLAYED]
     assert [line.split()[0] for line in lines] == [*names, "entropy"]
     assert {len(line.split()[2]) for line in lines} == {STEPS}
     assert max(map(cell_len, lines)) <= 80

@@ -100,7 +100,7 @@ def game(executor, policy, settings=SMALL) -> Game:
 def test_seeding_fills_every_kind_without_teaching(executor):
     policy = Paper()
     made = game(executor, policy)
-    assert [len(made.buffer.tasks(kind)) for kind in Kind] == [3, 3, 3]
+    assert [len(made.buffer.tasks(kind)) for kind in made.kinds] == [3, 3, 3]
     assert policy.taught == []
 
 
