@@ -273,7 +273,7 @@ def eval_(
         raise UsageError("eval: --compare writes two files of samples: leave --output away")
 
     from azr_mlx.evaluation import command as evaluator
-    from azr_mlx.run import session
+    from azr_mlx.versions import result_versions
 
     choices = tuple(
         evaluator.Choice(
@@ -289,7 +289,7 @@ def eval_(
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
         bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
-    return evaluator.command(order, session.versions())
+    return evaluator.command(order, result_versions())
 
 
 # -- export -------------------------------------------------------------------------------------------------

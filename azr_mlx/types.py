@@ -157,7 +157,7 @@ class Verdict:
     dropped: bool = False
 
 
-Pending = Callable[[], Verdict]  # a verdict that may still be under way: calling it waits
+PendingVerdict = Callable[[], Verdict]  # a verdict that may still be under way: calling it waits
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "paths"),
+    ("errors", "types", "paths", "files", "versions"),
     ("config",),
     ENVIRONMENT,
     MODEL,
-    ("trainer",),  # where the two sides meet
+    ("generation", "trainer"),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("doctor",),
     ("cli",),
@@ -37,7 +37,7 @@ EVALUATION_WITH_A_POLICY = "azr_mlx.evaluation.command"
 
 def layer_of(module: str) -> int:
     top = module.split(".")[1]
-    return next(i for i, layer in enumerate(LAYERS) if top in layer)
+    return next((i for i, layer in enumerate(LAYERS) if top in layer), len(LAYERS))
 
 
 @cache

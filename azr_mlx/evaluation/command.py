@@ -31,7 +31,7 @@ from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation import Asker, Benchmark, Comparison, Judge, Problem, Rows, Score
 from azr_mlx.evaluation.samples import SampleFile, append_result, read_completions, write_rows
 from azr_mlx.executor import Executor, SandboxUnavailable
-from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay import kinds
 from azr_mlx.types import Prompt, Role, Rollout, Stop
 
@@ -778,7 +778,7 @@ def _outcomes(
 def _adapter(given: Path) -> Path:
     """The adapter folder that a path means: itself, or the newest checkpoint of a run. Raises UsageError."""
     folder = (
-        given if (given / "adapters.safetensors").is_file() else checkpoint.latest(given) if given.is_dir() else None
+        given if (given / "adapters.safetensors").is_file() else RunFolder(given).latest() if given.is_dir() else None
     )
     if folder is None or not (folder / "adapter_config.json").is_file():
         hint = (

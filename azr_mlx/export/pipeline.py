@@ -30,6 +30,7 @@ from azr_mlx import __version__, config, paths, types
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.model import device, weights
 from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 
 FORMATS = ("mlx", "peft", "hf", "base")
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -115,8 +116,8 @@ def find(path: str | Path) -> Source:
         raise UsageError(f"there is no run or checkpoint {path}")
     folder = folder.resolve()
     run = folder if (folder / "config.yaml").is_file() else None
-    if run is not None or (checkpoint.steps(folder) and not (folder / "adapters.safetensors").is_file()):
-        newest = checkpoint.latest(folder)
+    if run is not None or (RunFolder(folder).checkpoints() and not (folder / "adapters.safetensors").is_file()):
+        newest = RunFolder(folder).latest()
         if newest is None:
             raise UsageError(
                 f"{path} has no checkpoint yet: train it first (a run keeps one every checkpoint.every steps)"
@@ -801,7 +802,7 @@ def _metrics(source: Source) -> dict[str, float]:
         from azr_mlx.run.held_out import Score
 
         scores = json.loads((source.run / "probe.json").read_text())
-        newest = checkpoint.latest(source.run)
+        newest = RunFolder(source.run).latest()
         if newest is not None and newest.samefile(source.folder):  # `after` is of the run's last policy
             for when in ("before", "after"):
                 found[f"probe/mean {when}"] = Score.from_state(scores[when]).mean

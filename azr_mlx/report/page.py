@@ -23,11 +23,11 @@ import jinja2
 from markupsafe import Markup
 
 from azr_mlx import __version__, config
+from azr_mlx.files import plain_errors, write_text
 from azr_mlx.report import run_data, svg
 from azr_mlx.report.run_data import BANDS, RunData
 from azr_mlx.report.svg import Chart, Series
 from azr_mlx.run import metrics
-from azr_mlx.run.checkpoint import plain_errors, write_text
 from azr_mlx.types import Kind
 
 TEMPLATE = Path(__file__).parent / "template"

@@ -21,7 +21,7 @@ from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
 from azr_mlx.selfplay.task_kind import Draft, ProposalContext, TaskKind, settled
-from azr_mlx.types import Kind, Pending, Prompt, Rollout, Verdict
+from azr_mlx.types import Kind, PendingVerdict, Prompt, Rollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Proposer:
             return self.style.propose(kind, buffer.references(kind, self.dials.references, rng))
         return self.style.propose(kind, source=buffer.program(rng), cases=self.dials.induction_pairs)
 
-    def judge(self, rollout: Rollout, step: int = -1) -> Pending:
+    def judge(self, rollout: Rollout, step: int = -1) -> PendingVerdict:
         """Whether a proposal is a task: parsed, within the rules, run twice, plain data. The task carries `step`.
 
         What can be refused by reading is refused at once; the rest runs while the caller goes on.
@@ -106,5 +106,5 @@ class Proposer:
         return None
 
 
-def _refused(why: str) -> Pending:
+def _refused(why: str) -> PendingVerdict:
     return settled(Verdict(False, False, why))

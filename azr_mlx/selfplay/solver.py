@@ -14,7 +14,7 @@ from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_kind import settled
-from azr_mlx.types import Pending, Prompt, Rollout, Task, Verdict
+from azr_mlx.types import PendingVerdict, Prompt, Rollout, Task, Verdict
 
 MALFORMED = Verdict(False, False, "no answer block")
 
@@ -25,7 +25,7 @@ class Solver:
 
     style: Style
     executor: Executor
-    _known: dict[tuple[str, str, str], Pending] = field(default_factory=dict)
+    _known: dict[tuple[str, str, str], PendingVerdict] = field(default_factory=dict)
 
     def ask(self, task: Task) -> Prompt:
         return self.style.solve(task)
@@ -34,7 +34,7 @@ class Solver:
         """Drop the verdicts kept for equal answers; between steps they only cost memory."""
         self._known.clear()
 
-    def judge(self, rollout: Rollout) -> Pending:
+    def judge(self, rollout: Rollout) -> PendingVerdict:
         """Whether the reply to a task is well formed and right. What its kind has to run, runs at once."""
         task = rollout.prompt.task
         if task is None:
@@ -48,14 +48,14 @@ class Solver:
             return settled(MALFORMED)
         return self._once(task, answer, lambda: kind.verify(task, answer, self.executor))
 
-    def _once(self, task: Task, answer: str, judge: Callable[[], Pending]) -> Pending:
+    def _once(self, task: Task, answer: str, judge: Callable[[], PendingVerdict]) -> PendingVerdict:
         name = (str(task.kind), f"{task.program}\0{task.cases}", answer)
         if name not in self._known:
             self._known[name] = once(judge())
         return self._known[name]
 
 
-def once(pending: Pending) -> Pending:
+def once(pending: PendingVerdict) -> PendingVerdict:
     """A pending verdict that is worked out once, however often it is asked for."""
     known: list[Verdict] = []
 

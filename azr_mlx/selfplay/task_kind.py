@@ -19,7 +19,7 @@ from typing import ClassVar
 from azr_mlx.executor import Executor, Job, Outcome, Status, values
 from azr_mlx.executor.literals import parse_value
 from azr_mlx.selfplay import parsing
-from azr_mlx.types import Case, Kind, Pending, Task, Verdict
+from azr_mlx.types import Case, Kind, PendingVerdict, Task, Verdict
 
 WRONG = Verdict(True, False, "wrong")
 RIGHT = Verdict(True, True, "ok")
@@ -141,7 +141,7 @@ class TaskKind(ABC):
         """The text that answers a task; None for a reply without its block. `tags`: an answer section was there."""
 
     @abstractmethod
-    def verify(self, task: Task, answer: str, executor: Executor) -> Pending:
+    def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """Whether the answer is right. The gold outputs never leave this process."""
 
 
@@ -224,12 +224,12 @@ def repeats_inputs(inputs: Sequence[str]) -> bool:
     return len({"".join(text.split()) for text in inputs}) < 0.8 * len(inputs)
 
 
-def settled(verdict: Verdict) -> Pending:
+def settled(verdict: Verdict) -> PendingVerdict:
     """A verdict that needs no waiting."""
     return lambda: verdict
 
 
-def returns(program: str, inputs: Sequence[str], cases: Sequence[Case], executor: Executor) -> Pending:
+def returns(program: str, inputs: Sequence[str], cases: Sequence[Case], executor: Executor) -> PendingVerdict:
     """Whether the program, given the inputs one by one, returns the outputs of the cases. It is run at once."""
     future = executor.submit(Job(program, tuple(inputs)))
     return lambda: compare(future.result(), cases)

@@ -69,7 +69,7 @@ def propose_from_grammar() -> None:
             tasks.append(Task(kind, program.source, tuple(cases) if hint else (cases[0],), hint, step))
         return tasks
 
-    trainer.Game.draw = draw
+    trainer.Trainer.drawn_tasks = draw
 
 
 def probe_every_kind() -> None:

@@ -114,6 +114,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
     from azr_mlx.model import device, sampler
     from azr_mlx.model.policy import Policy
     from azr_mlx.run import metrics
+    from azr_mlx.run.folder import RunFolder
     from azr_mlx.run.tracker import Tracker
     from azr_mlx.selfplay.prompts import make_style
     from azr_mlx.selfplay.proposer import Proposer
@@ -127,12 +128,12 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
         render=policy.render_chat,
     )  # fmt: skip
-    tracker = Tracker(folder, settings, quiet=True)
+    tracker = Tracker(RunFolder(folder), settings, quiet=True)
     solver, proposer = Solver(style, executor), Proposer(style, executor, settings.tasks)
     buffer = Buffer(settings.buffer.capacity)
 
-    game = trainer.Game(settings, policy, proposer, solver, buffer, phase=tracker.phase)
-    game.seed()
+    player = trainer.Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
+    player.seed()
     decode = sampler.Decoder.step
     sampler.Decoder.step = watch.timed("model", decode)  # type: ignore[method-assign]
     policy.update = watch.timed("model", policy.update)  # type: ignore[method-assign]
@@ -150,9 +151,9 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         start = clock()
         with watch.part("elsewhere"):
             known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
-            happened = game.play(step)
-            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})
-            tracker.tell(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
+            happened = player.train_step(step)
+            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in player.kinds})
+            tracker.log_step(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
         everything = clock() - start
         busy = jobs.busy()
         if step:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from azr_mlx import config
 from azr_mlx.run import metrics
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.tracker import Tracker
 from tests.observability.runs import PLAYED, make_step
 
@@ -23,9 +24,9 @@ parser.add_argument("--hostile", action="store_true")
 parser.add_argument("--quiet", action="store_true")
 given = parser.parse_args()
 settings = replace(config.load("nano"), steps=given.steps)
-tracker = Tracker(given.folder, settings, quiet=given.quiet)
+tracker = Tracker(RunFolder(given.folder), settings, quiet=given.quiet)
 tracker.rewind(0)
-tracker.say("run demo   model none   cpu")
+tracker.print("run demo   model none   cpu")
 rng, known = random.Random(0), set[str]()
 for number in range(given.steps):
     for name in ("write", "execute", "update"):
@@ -38,7 +39,7 @@ for number in range(given.steps):
     known |= metrics.programs(one.verdict.task for one in step.proposals if one.verdict.task is not None)
     if number == given.steps - 1:
         row |= {"delta_logp_mean": 2.0}
-    tracker.tell(step, row, {"active": 21_000_000, "peak": 598_000_000, "cache": 0})
+    tracker.log_step(step, row, {"active": 21_000_000, "peak": 598_000_000, "cache": 0})
 tracker.close()
-tracker.curves()
-tracker.say("the end")
+tracker.print_curves()
+tracker.print("the end")

@@ -18,7 +18,7 @@ from rich.console import Console
 from azr_mlx import report
 from azr_mlx.report import run_data
 from azr_mlx.run import metrics
-from azr_mlx.run.console import Star, View, draw
+from azr_mlx.run.console import HighlightedTask, View, draw
 from azr_mlx.types import Kind
 
 
@@ -29,11 +29,11 @@ def view_of(run: Path) -> View:
     done = [one for one in run_data.tasks(run).tasks if one["rate"] and one["step"] >= len(story.rows) - 5]
     best = min(done, key=lambda one: (one["rate"], -len(one["program"])))
     tried = sum(count for *_, count in best["attempts"])
-    star = Star(
+    highlighted = HighlightedTask(
         best["step"], Kind(best["kind"]), best["program"], tuple(best["cases"][-1]), round(best["rate"] * tried), tried
     )
     view = View(story.name, story.kinds, story.settings.steps, done=len(story.rows) - 1, minutes=story.settings.minutes)
-    view.rows, view.star, view.alarms = story.rows, star, metrics.alarms(story.rows)
+    view.rows, view.task, view.alarms = story.rows, highlighted, metrics.alarms(story.rows)
     view.spent = min(story.seconds, 60 * view.minutes or story.seconds)
     view.phase, view.finished, view.total, view.phase_began = "write", 104, 304, view.began
     return view

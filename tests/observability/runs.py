@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from azr_mlx import config
+from azr_mlx import config, files
 from azr_mlx.executor import rules
-from azr_mlx.run import checkpoint, metrics
+from azr_mlx.run import metrics
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Step, Stop, Task, Update, Verdict
 
 HOSTILE = (
@@ -73,7 +73,7 @@ def make_run(folder: Path, steps: int = 30, *, hostile: bool = False, seed: int 
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in table))
     result = {"before": score(rng, 0.17), "after": score(rng, 0.34), "seconds": 4.0 * steps, "versions": versions}
     (folder / "probe.json").write_text(json.dumps(result))
-    checkpoint.write_text(folder / "latest", f"step-{steps:06d}\n")
+    files.write_text(folder / "latest", f"step-{steps:06d}\n")
     return folder
 
 

@@ -20,8 +20,10 @@ from rich.console import Console
 
 from azr_mlx import config
 from azr_mlx.run import metrics
-from azr_mlx.run.console import View, clock, draw, sparkline, star_of
-from azr_mlx.run.tracker import Interrupted, Tracker
+from azr_mlx.run.console import View, clock, draw, highlight, sparkline
+from azr_mlx.run.folder import RunFolder
+from azr_mlx.run.interrupt import Interrupted
+from azr_mlx.run.tracker import Tracker
 from tests.observability.runs import PLAYED, make_step
 
 STEPS = 12
@@ -37,7 +39,7 @@ def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
                 progress(4, 4, 0)
         step = make_step(number, steps, rng, tracker.config, hostile)
         row = metrics.row(step, known, dict.fromkeys(PLAYED, 160))
-        tracker.tell(step, row, {"active": 1, "peak": 6 * 10**8, "cache": 0})
+        tracker.log_step(step, row, {"active": 1, "peak": 6 * 10**8, "cache": 0})
 
 
 def settings() -> config.Config:
@@ -56,7 +58,7 @@ def text_of(console: Console) -> str:
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> View:
     """What a panel would show after twelve steps of a hostile run."""
-    tracker = Tracker(tmp_path_factory.mktemp("view"), settings(), console=screen(80))
+    tracker = Tracker(RunFolder(tmp_path_factory.mktemp("view")), settings(), console=screen(80))
     play(tracker, hostile=True)
     tracker.view.alarms = ["memory is rising: checkpoint, stop and resume"]
     return tracker.view
@@ -86,7 +88,7 @@ def test_the_panel_tells_what_matters(view: View) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_models_text_cannot_command_the_terminal(tmp_path: Path, seed: int) -> None:
     step = make_step(0, 2, random.Random(seed), settings(), hostile=True)
-    view = View("[bold]\x1b[2J", list(PLAYED), 2, star=star_of(step))
+    view = View("[bold]\x1b[2J", list(PLAYED), 2, task=highlight(step))
     console = screen(80, no_color=True)
     console.print(draw(view, 80), soft_wrap=False)
     assert not [mark for mark in text_of(console) if mark != "\n" and not mark.isprintable()]
@@ -96,7 +98,7 @@ def test_the_models_text_cannot_command_the_terminal(tmp_path: Path, seed: int) 
 def test_the_star_is_the_hardest_task_that_was_solved() -> None:
     step = make_step(3, 9, random.Random(1), settings())
     rates = [one.solve_rate for one in step.proposals if one.solve_rate]
-    star = star_of(step)
+    star = highlight(step)
     assert star is not None
     assert star.tried == 8
     assert star.solved / star.tried == min(rates)
@@ -104,7 +106,7 @@ def test_the_star_is_the_hardest_task_that_was_solved() -> None:
 
 def test_piped_there_is_one_aligned_row_a_step_within_80_columns(tmp_path: Path) -> None:
     console = screen(80)
-    play(Tracker(tmp_path, settings(), console=console))
+    play(Tracker(RunFolder(tmp_path), settings(), console=console))
     lines = text_of(console).rstrip("\n").split("\n")
     assert len(lines) == STEPS + 2
     assert {len(line) for line in lines} == {77}
@@ -116,10 +118,10 @@ def test_piped_there_is_one_aligned_row_a_step_within_80_columns(tmp_path: Path)
 
 def test_the_last_screen_has_a_line_of_blocks_for_each_curve_within_80_columns(tmp_path: Path) -> None:
     console = screen(80)
-    tracker = Tracker(tmp_path, settings(), console=console)
+    tracker = Tracker(RunFolder(tmp_path), settings(), console=console)
     play(tracker)
     before = len(text_of(console))
-    tracker.curves()
+    tracker.print_curves()
     lines = text_of(console)[before:].splitlines()
     names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in PLAYED]
     assert [line.split()[0] for line in lines] == [*names, "entropy"]
@@ -132,7 +134,7 @@ def test_the_last_screen_has_a_line_of_blocks_for_each_curve_within_80_columns(t
 
 
 def test_quiet_says_nothing_but_alarms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tracker = Tracker(tmp_path, settings(), quiet=True)
+    tracker = Tracker(RunFolder(tmp_path), settings(), quiet=True)
     play(tracker)
     said = capsys.readouterr()
     assert said.out == said.err == ""
@@ -144,7 +146,7 @@ def test_quiet_says_nothing_but_alarms(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_on_a_terminal_the_panel_leaves_its_last_picture_behind(tmp_path: Path) -> None:
     console = screen(80, terminal=True)
-    tracker = Tracker(tmp_path, settings(), console=console)
+    tracker = Tracker(RunFolder(tmp_path), settings(), console=console)
     play(tracker, 3)
     assert "\x1b[?25l" in text_of(console), "a panel hides the cursor"
     tracker.close()
@@ -157,13 +159,13 @@ def test_on_a_terminal_the_panel_leaves_its_last_picture_behind(tmp_path: Path) 
 def test_a_dumb_terminal_gets_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     console = screen(80, terminal=True)
-    play(Tracker(tmp_path, settings(), console=console), 3)
+    play(Tracker(RunFolder(tmp_path), settings(), console=console), 3)
     assert "\x1b[?25l" not in text_of(console)
     assert len(text_of(console).splitlines()) == 5
 
 
 def test_a_failure_in_a_phase_passes_through_and_the_panel_can_still_be_closed(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, settings(), console=screen(80, terminal=True))
+    tracker = Tracker(RunFolder(tmp_path), settings(), console=screen(80, terminal=True))
     with pytest.raises(Interrupted), tracker.phase("write", 3):
         raise Interrupted
     tracker.close()
@@ -185,7 +187,7 @@ def test_sparklines() -> None:
 
 
 def test_rewinding_forgets_steps_and_their_time(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, settings(), console=screen(80))
+    tracker = Tracker(RunFolder(tmp_path), settings(), console=screen(80))
     play(tracker, 5)
     (tmp_path / "timings.jsonl").write_text(
         "".join(json.dumps({"step": i, "seconds/step": 2.0}) + "\n" for i in range(5)) + '{"step": 5, "sec'

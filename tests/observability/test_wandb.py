@@ -11,6 +11,7 @@ import pytest
 
 from azr_mlx import config, report
 from azr_mlx.errors import AzrError
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.tracker import Tracker
 from tests.observability.test_console import play, screen
 
@@ -24,7 +25,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tracker_in(folder: Path) -> Tracker:
     settings = replace(config.load("nano"), steps=3, tracking=config.TrackingConfig(wandb=True))
-    return Tracker(folder, settings, console=screen(80))
+    return Tracker(RunFolder(folder), settings, console=screen(80))
 
 
 def written(folder: Path, last: bytes) -> bytes:
@@ -67,7 +68,7 @@ def test_a_run_its_report_and_its_resume(tmp_path: Path, offline: None) -> None:
 
 def test_off_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    tracker = Tracker(tmp_path, config.load("nano"), console=screen(80))
+    tracker = Tracker(RunFolder(tmp_path), config.load("nano"), console=screen(80))
     assert tracker.start_wandb({}, None) is None
     tracker.publish(None)
 

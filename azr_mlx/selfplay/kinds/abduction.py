@@ -5,7 +5,7 @@ from __future__ import annotations
 from azr_mlx.executor import Executor
 from azr_mlx.executor.literals import LiteralError, parse_arguments
 from azr_mlx.selfplay.task_kind import TripletKind, block, returns, settled
-from azr_mlx.types import Kind, Pending, Task, Verdict
+from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 
 # The example stands before the task, so that the task is what was read last (as in a deduction).
 SOLVE = """\
@@ -50,7 +50,7 @@ class Abduction(TripletKind):
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("output", task.cases[0].output)
 
-    def verify(self, task: Task, answer: str, executor: Executor) -> Pending:
+    def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """The answer must be the literal arguments of one call, for which the program returns the gold output."""
         try:
             parse_arguments(answer)

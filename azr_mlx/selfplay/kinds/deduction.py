@@ -5,7 +5,7 @@ from __future__ import annotations
 from azr_mlx.executor import Executor, values
 from azr_mlx.executor.literals import LiteralError, parse_value
 from azr_mlx.selfplay.task_kind import RIGHT, WRONG, TripletKind, block, settled
-from azr_mlx.types import Kind, Pending, Task, Verdict
+from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 
 # The example stands before the task, so that the task is what was read last: a model of 135M parameters then gave a
 # well-formed output in 22 of 48 replies instead of 3 (docs/LOG.md).
@@ -51,7 +51,7 @@ class Deduction(TripletKind):
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("input", task.cases[0].input)
 
-    def verify(self, task: Task, answer: str, executor: Executor) -> Pending:
+    def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """Settled by reading: nothing is run."""
         return settled(judge_output(task.cases[0].output, answer))
 

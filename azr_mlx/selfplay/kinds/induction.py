@@ -17,7 +17,7 @@ from azr_mlx.selfplay.task_kind import (
     repeats_inputs,
     returns,
 )
-from azr_mlx.types import Kind, Pending, Task
+from azr_mlx.types import Kind, PendingVerdict, Task
 
 PROPOSE = """\
 ## Task: write {pairs} inputs and a hint for a given function
@@ -108,7 +108,7 @@ class Induction(TaskKind):
     def parse_answer(self, answer: str, tags: bool) -> str | None:
         return parsing.solver_program(answer)
 
-    def verify(self, task: Task, answer: str, executor: Executor) -> Pending:
+    def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """The answer must map every hidden input to its output. The imports of the task's program are free."""
         program = parsing.import_lines(task.program) + answer
         return returns(program, [case.input for case in task.hidden], task.hidden, executor)

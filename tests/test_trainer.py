@@ -1,4 +1,4 @@
-"""The loop with a policy of paper: it says what it is told to, and remembers what it was taught."""
+"""A training step with a policy on paper: it writes what it is told to, and remembers what it was taught."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from azr_mlx.selfplay.prompts import Compact
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import Buffer
-from azr_mlx.trainer import Game
+from azr_mlx.trainer import Trainer
 from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop, Update
 
 STYLE = Compact()
@@ -25,24 +25,24 @@ SMALL = replace(
 )
 
 
-class Talk:
-    """Whoever asked last is answered first, so that rows end in an order of their own."""
+class PaperSession:
+    """What was submitted last is answered first, so that rows end in an order of their own."""
 
     def __init__(self, policy: Paper) -> None:
         self.policy = policy
-        self.asked = 0
+        self.submitted = 0
         self.open: list[tuple[int, int, Prompt]] = []
 
-    def ask(self, prompts, n=1, *, max_tokens):
+    def submit(self, prompts, n=1, *, max_tokens):
         counts = [n] * len(prompts) if isinstance(n, int) else n
         for prompt, count, _ in zip(prompts, counts, max_tokens, strict=True):
-            self.open += [(self.asked, j, prompt) for j in reversed(range(count))]
-            self.asked += 1
+            self.open += [(self.submitted, j, prompt) for j in reversed(range(count))]
+            self.submitted += 1
 
     def __iter__(self):
         while self.open:
             i, j, prompt = self.open.pop()
-            self.policy.told.append(prompt)
+            self.policy.answered.append(prompt)
             yield i, j, self.policy.write(prompt, j)
 
 
@@ -54,14 +54,14 @@ class Paper:
         self.proposed = 0
         self.taught: list[tuple[Rollout, float]] = []
         self.seeds: list[tuple[int, ...]] = []
-        self.told: list[Prompt] = []  # what was answered, in order
+        self.answered: list[Prompt] = []  # what was answered, in order
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def converse(self, *, seed, **options):
+    def generate(self, *, seed, **options):
         self.seeds.append(tuple(seed))
-        return Talk(self)
+        return PaperSession(self)
 
     def write(self, prompt, j):
         text = self.propose(prompt) if prompt.role is Role.PROPOSE else self.solve(prompt, j)
@@ -91,22 +91,22 @@ def executor():
         yield running
 
 
-def game(executor, policy, settings=SMALL) -> Game:
-    made = Game(settings, policy, Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor), Buffer(100))
+def trainer(executor, policy, settings=SMALL) -> Trainer:
+    made = Trainer(settings, policy, Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor), Buffer(100))
     made.seed()
     return made
 
 
 def test_seeding_fills_every_kind_without_teaching(executor):
     policy = Paper()
-    made = game(executor, policy)
+    made = trainer(executor, policy)
     assert [len(made.buffer.tasks(kind)) for kind in made.kinds] == [3, 3, 3]
     assert policy.taught == []
 
 
 def test_a_step_proposes_attempts_and_solves_every_kind(executor):
     policy = Paper(hit=2)
-    step = game(executor, policy).play(0)
+    step = trainer(executor, policy).train_step(0)
     assert [len(step.proposals), len(step.attempts), len(step.solutions)] == [6, 24, 6]
     assert {one.solve_rate for one in step.proposals} == {0.5}
     assert {one.reward for one in step.proposals} == {0.5}
@@ -114,28 +114,52 @@ def test_a_step_proposes_attempts_and_solves_every_kind(executor):
 
 
 def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):
-    step = game(executor, Paper(hit=1)).play(0)
+    step = trainer(executor, Paper(hit=1)).train_step(0)
     assert {one.reward for one in step.proposals} == {-0.5}
 
 
 def test_right_attempts_are_praised_and_wrong_ones_blamed(executor):
     policy = Paper(hit=2)
-    game(executor, policy).play(0)
+    trainer(executor, policy).train_step(0)
+    signs = {True: set(), False: set()}
     for rollout, advantage in policy.taught:
-        if rollout.prompt.role is Role.SOLVE and len(policy.taught) and "wrong" in rollout.completion.text:
-            assert advantage < 0
+        if rollout.prompt.role is Role.SOLVE:
+            signs["wrong" not in rollout.completion.text].add(advantage > 0)
+    assert signs == {True: {True}, False: {False}}
+
+
+def test_attempts_pay_the_proposal_that_they_name(executor):
+    """Proposals end in another order than they were asked in, and only some are tasks: nothing goes by position."""
+
+    class Uneven(Paper):
+        def propose(self, prompt):
+            text = super().propose(prompt)
+            return text if self.proposed % 3 else "no task"
+
+        def solve(self, prompt, j):
+            # How often a program is solved is written in it: f(a) = a + n is right in n % 5 of 4 attempts, at most.
+            number = int(prompt.task.program.rpartition("+")[2]) if "+" in prompt.task.program else 0
+            return super().solve(prompt, 0 if j < number % 5 else 1)
+
+    settings = replace(SMALL, batch=replace(SMALL.batch, proposals=6), tasks=replace(SMALL.tasks, kinds=("deduction",)))
+    step = trainer(executor, Uneven(), settings).train_step(0)
+    tasks = [one for one in step.proposals if one.verdict.task is not None]
+    assert len(tasks) == 4
+    for one in tasks:
+        number = int(one.verdict.task.program.rpartition("+")[2])
+        assert one.solve_rate == number % 5 / 4
 
 
 def test_new_tasks_are_in_the_buffer_and_a_repeat_is_not_new(executor):
     policy = Paper()
-    made = game(executor, policy)
+    made = trainer(executor, policy)
     before = len(made.buffer.tasks(Kind.DEDUCTION))
-    made.play(0)
+    made.train_step(0)
     assert len(made.buffer.tasks(Kind.DEDUCTION)) == before + 2
     policy.proposed = 1
-    made.play(1)
+    made.train_step(1)
     policy.proposed = 1
-    again = made.play(2)
+    again = made.train_step(2)
     assert {one.verdict.why for one in again.proposals if one.kind is not Kind.INDUCTION} == {"duplicate"}
     assert {one.reward for one in again.proposals if not one.verdict.valid} == {-1.0}
 
@@ -143,7 +167,7 @@ def test_new_tasks_are_in_the_buffer_and_a_repeat_is_not_new(executor):
 def test_the_paper_s_loop_trains_neither_attempts_nor_if_told_proposals(executor):
     policy = Paper()
     settings = replace(SMALL, batch=replace(SMALL.batch, train_attempts=False, train_proposer=False))
-    game(executor, policy, settings).play(0)
+    trainer(executor, policy, settings).train_step(0)
     assert len(policy.taught) == 6
 
 
@@ -156,30 +180,30 @@ def test_truncated_solutions_are_left_out_of_the_loss(executor):
             return rollout
 
     policy = Cut()
-    step = game(executor, policy).play(0)
+    step = trainer(executor, policy).train_step(0)
     assert {rollout.prompt.role for rollout, _ in policy.taught} == {Role.PROPOSE}
     assert step.masked == 30
 
 
 def test_every_phase_of_every_step_draws_from_its_own_key(executor):
     policy = Paper()
-    made = game(executor, policy)
+    made = trainer(executor, policy)
     policy.seeds.clear()
-    made.play(0)
-    made.play(1)
+    made.train_step(0)
+    made.train_step(1)
     assert len(set(policy.seeds)) == len(policy.seeds) == 2
 
 
 def test_one_kind_can_be_played_alone(executor):
     settings = replace(SMALL, tasks=replace(SMALL.tasks, kinds=("deduction",)))
-    step = game(executor, Paper(), settings).play(0)
+    step = trainer(executor, Paper(), settings).train_step(0)
     assert {one.kind for one in step.proposals} == {Kind.DEDUCTION}
 
 
-def test_a_play_can_be_repeated_to_the_letter(executor):
-    plays = [game(executor, Paper()).play(0) for _ in range(2)]
-    assert plays[0].advantages == plays[1].advantages
-    assert [one.rollout for one in plays[0].solutions] == [one.rollout for one in plays[1].solutions]
+def test_a_step_can_be_repeated_to_the_byte(executor):
+    steps = [trainer(executor, Paper()).train_step(0) for _ in range(2)]
+    assert steps[0].advantages == steps[1].advantages
+    assert [one.rollout for one in steps[0].solutions] == [one.rollout for one in steps[1].solutions]
 
 
 def roles(executor, overlap: bool) -> list[Role]:
@@ -188,10 +212,10 @@ def roles(executor, overlap: bool) -> list[Role]:
         SMALL, batch=replace(SMALL.batch, proposals=4), sampling=replace(SMALL.sampling, overlap=overlap)
     )
     policy = Paper()
-    made = game(executor, policy, settings)
-    policy.told.clear()
-    made.play(0)
-    return [prompt.role for prompt in policy.told]
+    made = trainer(executor, policy, settings)
+    policy.answered.clear()
+    made.train_step(0)
+    return [prompt.role for prompt in policy.answered]
 
 
 def test_a_confirmed_task_is_attempted_while_others_are_proposed(executor):
@@ -208,6 +232,6 @@ def test_overlap_changes_the_order_of_a_step_and_nothing_that_is_learned(executo
     for overlap in (True, False):
         settings = replace(SMALL, sampling=replace(SMALL.sampling, overlap=overlap))
         policy = Paper()
-        step = game(executor, policy, settings).play(0)
+        step = trainer(executor, policy, settings).train_step(0)
         learned.append([(one.kind, one.role, one.reward) for one in step.trained])
     assert sorted(learned[0]) == sorted(learned[1])
