@@ -20,8 +20,8 @@ from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
-from azr_mlx.selfplay.task_kind import Draft, ProposalContext, TaskKind, settled
-from azr_mlx.types import Kind, PendingVerdict, Prompt, Rollout, Verdict
+from azr_mlx.selfplay.task_kind import Draft, ProposalContext, Run, TaskKind, settled
+from azr_mlx.types import Case, Kind, PendingVerdict, Prompt, Rollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Proposer:
         return None
 
     def _confirm(self, kind: TaskKind, draft: Draft, step: int, outcomes: Sequence[Outcome]) -> Verdict:
+        runs = []
         for outcome in outcomes:
             if outcome.status is Status.SANDBOX_ERROR:
                 return Verdict(False, False, "sandbox error", detail=outcome.detail, dropped=True)
@@ -89,7 +90,9 @@ class Proposer:
             why = self._refuse_values(outcome.values)
             if why is not None:
                 return Verdict(False, False, why)
-        made = kind.make_task(draft, [outcome.values for outcome in outcomes], step)
+            cases = tuple(Case(text, repr(value)) for text, value in zip(draft.inputs, outcome.values, strict=True))
+            runs.append(Run(outcome.values, cases))
+        made = kind.make_task(draft, runs, step)
         return Verdict(False, False, made) if isinstance(made, str) else Verdict(True, True, "ok", task=made)
 
     def _refuse_values(self, outputs: tuple[object, ...]) -> str | None:

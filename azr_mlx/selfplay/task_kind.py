@@ -64,6 +64,14 @@ class Draft:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one program of a draft returned: a value for each of the draft's inputs, and the same as cases."""
+
+    values: tuple[object, ...]
+    cases: tuple[Case, ...]
+
+
 class TaskKind(ABC):
     """One kind of task. It has no state: one instance of each serves every run."""
 
@@ -123,8 +131,8 @@ class TaskKind(ABC):
         return (draft.program,)
 
     @abstractmethod
-    def make_task(self, draft: Draft, outputs: Sequence[Sequence[object]], step: int) -> Task | str:
-        """The task of a draft whose `programs` returned `outputs` (one value for each input), or why it is none."""
+    def make_task(self, draft: Draft, runs: Sequence[Run], step: int) -> Task | str:
+        """The task of a draft, by the runs of its `programs`; or why it is none."""
 
     # Solving ----------------------------------------------------------------------------------------------------
 
@@ -171,8 +179,8 @@ class TripletKind(TaskKind):
         found = parsing.proposal(answer)
         return Draft(found.program, (found.input,))
 
-    def make_task(self, draft: Draft, outputs: Sequence[Sequence[object]], step: int) -> Task | str:
-        return Task(self.kind, draft.program, cases(draft.inputs, outputs[0]), draft.message, step)
+    def make_task(self, draft: Draft, runs: Sequence[Run], step: int) -> Task | str:
+        return Task(self.kind, draft.program, runs[0].cases, draft.message, step)
 
     def parse_answer(self, answer: str, tags: bool) -> str | None:
         if not tags and not parsing.blocks(answer, self.answer):
@@ -212,11 +220,6 @@ def triplet(task: Task) -> str:
     """A task's program with its first case, as blocks."""
     case = task.cases[0]
     return block("python", task.program) + block("input", case.input) + block("output", case.output)
-
-
-def cases(inputs: Sequence[str], outputs: Sequence[object]) -> tuple[Case, ...]:
-    """Inputs with what Python returned for them."""
-    return tuple(Case(text, repr(value)) for text, value in zip(inputs, outputs, strict=True))
 
 
 def repeats_inputs(inputs: Sequence[str]) -> bool:

@@ -11,9 +11,9 @@ from azr_mlx.selfplay.task_kind import (
     IDENTITY_CASES,
     Draft,
     ProposalContext,
+    Run,
     TaskKind,
     block,
-    cases,
     repeats_inputs,
     returns,
 )
@@ -88,11 +88,11 @@ class Induction(TaskKind):
             return "message tells the code"  # HARDENED: the prompt forbids it, the official code never looks
         return None
 
-    def make_task(self, draft: Draft, outputs: Sequence[Sequence[object]], step: int) -> Task | str:
-        (returned,) = outputs
-        if all(values.equal(returned[0], value) for value in returned[1:]):
+    def make_task(self, draft: Draft, runs: Sequence[Run], step: int) -> Task | str:
+        (run,) = runs
+        if all(values.equal(run.values[0], value) for value in run.values[1:]):
             return "constant output"  # HARDENED: a constant would solve it
-        return Task(self.kind, draft.program, cases(draft.inputs, returned), draft.message, step)
+        return Task(self.kind, draft.program, run.cases, draft.message, step)
 
     def solve_text(self, task: Task, rules: str) -> str:
         given = "".join(
