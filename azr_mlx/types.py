@@ -22,6 +22,9 @@ def _further_kinds(known: Iterable[str]) -> dict[str, str]:
     return {name.upper(): name for name in names if name.upper() not in known and not name.startswith("_")}
 
 
+GB = 10**9  # a gigabyte of memory or disk in bytes, decimal as they are sold
+
+
 class Role(StrEnum):
     """Which of its two parts the policy plays."""
 

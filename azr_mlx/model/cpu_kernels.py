@@ -16,11 +16,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-# Queries that attend together: smaller blocks waste fewer masked scores, larger ones are fewer operations.
-QUERY_BLOCK = 64
-# Rows up to this length hold their attention weights for the backward pass. Computing them again costs half of the
-# gradient's time, and only in longer rows are the weights the most of what a layer holds.
-KEPT_LENGTH = 256
+from azr_mlx.model.limits import KEPT_LENGTH, QUERY_BLOCK
+
 SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu
 
 
@@ -104,7 +101,8 @@ def attention(
     gradient is written out as in FlashAttention (Dao et al. 2022, appendix B.2).
     """
     rows, heads, length, width = queries.shape
-    groups, span = keys.shape[1:3]
+    groups: int = keys.shape[1]
+    span: int = keys.shape[2]
     if length == 1:
         return _attend_once(queries * scale, keys, values, None if isinstance(mask, str) else mask)
     causal = isinstance(mask, str)

@@ -198,7 +198,7 @@ class Session:
         scores = score.row()
         self.tracker.print(score.line(f"after {step} steps"))
         if self.settings.evaluation.bench:
-            from azr_mlx.evaluation.command import evaluate_slice
+            from azr_mlx.evaluation.run import evaluate_slice
 
             bench, few = self.settings.evaluation.bench, self.settings.evaluation.bench_limit
             scores |= evaluate_slice(self.policy, self.executor, bench, few, model=self.settings.model.id)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx.executor import LayerReport, seatbelt
-from azr_mlx.executor.cli_run import layer_lines, printable, run_file
+from azr_mlx.executor import seatbelt
+from azr_mlx.executor.cli_run import run_file
+from azr_mlx.terminal import printable
 
 
 def test_run_prints_the_verdict_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,12 +49,6 @@ def test_bad_use_is_one_line_and_exit_code_two(tmp_path: Path, capsys: pytest.Ca
 
 def test_control_and_bidirectional_characters_are_escaped() -> None:
     assert printable("a\tb\nc\x1b]0;title\x07\u202e\ud800é") == "a\tb\nc\\x1b]0;title\\x07\\u202e\\ud800é"
-
-
-def test_the_doctor_says_what_is_open() -> None:
-    lines = layer_lines(LayerReport("standard", ("capabilities", "seccomp"), {"landlock": "not there"}))
-    assert "NOT fully confined, open to programs: files" in lines[0]
-    assert any("landlock" in line and "not there" in line for line in lines)
 
 
 def test_the_profile_takes_paths_as_parameters_only() -> None:
