@@ -218,6 +218,8 @@ class Session:
         sizes = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
         device.clear_cache()
         self.tracker.log_step(step, row | scores, sizes)
+        for message in self.executor.take_messages():
+            self.tracker.print(f"executor, mended: {message}")
         self.state.step += 1
         self.remember()
         self.updates_lost = 0 if math.isfinite(step.update.grad_norm) else self.updates_lost + 1

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from azr_mlx import config
-from azr_mlx.executor import Executor, Job, Outcome, Status, rules, values
-from azr_mlx.executor.literals import LiteralError, check_arguments
+from azr_mlx.executor import Executor, Job, Outcome, Status, boundary, rules
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style
@@ -68,11 +68,10 @@ class Proposer:
             return why
         if any(len(text) > self.dials.max_input_chars for text in draft.inputs):
             return "input too long"
-        try:
-            for text in draft.inputs:
-                check_arguments(text)
-        except LiteralError:
+        if any(isinstance(boundary.check_call(text), Refused) for text in draft.inputs):
             return "bad input"
+        if not boundary.encodable(draft.program, draft.message, *draft.inputs):
+            return "not a text"  # no tokenizer would take the task's prompt
         why = kind.refuse(draft)
         if why is not None:
             return why
@@ -87,26 +86,18 @@ class Proposer:
                 return Verdict(False, False, "sandbox error", detail=outcome.detail, dropped=True)
             if not outcome.ok:
                 return Verdict(False, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
-            why = self._refuse_values(outcome.values)
-            if why is not None:
-                return Verdict(False, False, why)
-            cases = tuple(Case(text, repr(value)) for text, value in zip(draft.inputs, outcome.values, strict=True))
-            runs.append(Run(outcome.values, cases))
+            if len(outcome.values) != len(draft.inputs):
+                detail = f"{len(outcome.values)} values of {len(draft.inputs)}"
+                return Verdict(False, False, "bad result", detail=detail)
+            cases = []
+            for text, value in zip(draft.inputs, outcome.values, strict=True):
+                gold = boundary.write_gold(value, self.dials.max_output_chars)
+                if isinstance(gold, Refused):
+                    return Verdict(False, False, gold.why, detail=gold.detail)
+                cases.append(Case(text, gold))
+            runs.append(Run(outcome.values, tuple(cases)))
         made = kind.make_task(draft, runs, step)
         return Verdict(False, False, made) if isinstance(made, str) else Verdict(True, True, "ok", task=made)
-
-    def _refuse_values(self, outputs: tuple[object, ...]) -> str | None:
-        for value in outputs:
-            if value is None:
-                return "returns None"  # HARDENED: the paper asks for a value
-            if values.has_nan(value):
-                return "returns nan"  # HARDENED: nan equals nothing, so no answer could be right
-            try:
-                if len(repr(value)) > self.dials.max_output_chars:
-                    return "output too long"  # HARDENED: the official code cuts it and keeps the wrong gold answer
-            except ValueError:  # integers of more than 4300 digits have no repr
-                return "output too long"
-        return None
 
 
 def _refused(why: str) -> PendingVerdict:

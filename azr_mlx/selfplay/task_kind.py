@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from azr_mlx.executor import Executor, Job, Outcome, Status, values
-from azr_mlx.executor.literals import parse_value
+from azr_mlx.executor import Executor, Job, Outcome, Status, boundary
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
 from azr_mlx.types import Case, Kind, PendingVerdict, Task, Verdict
 
@@ -239,11 +239,16 @@ def returns(program: str, inputs: Sequence[str], cases: Sequence[Case], executor
 
 
 def compare(outcome: Outcome, cases: Sequence[Case]) -> Verdict:
-    """The verdict on a run by the gold outputs of the cases."""
+    """What the values of a run say of an answer, whatever they are and however many."""
     if outcome.status is Status.SANDBOX_ERROR:
         return Verdict(True, False, "sandbox error", detail=outcome.detail, dropped=True)
     if not outcome.ok:
         return Verdict(True, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
-    gold = [parse_value(case.output) for case in cases]
-    right = all(values.equal(value, wanted) for value, wanted in zip(outcome.values, gold, strict=True))
+    return judged(boundary.all_match([case.output for case in cases], outcome.values))
+
+
+def judged(right: bool | Refused) -> Verdict:
+    """The verdict on a comparison with gold outputs."""
+    if isinstance(right, Refused):  # the task is at fault, not the answer
+        return Verdict(True, False, right.why, detail=right.detail, dropped=True)
     return RIGHT if right else WRONG

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from azr_mlx.executor import Executor
-from azr_mlx.executor.literals import LiteralError, parse_arguments
+from azr_mlx.executor import Executor, boundary
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay.task_kind import TripletKind, block, returns, settled
 from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 
@@ -52,10 +52,9 @@ class Abduction(TripletKind):
 
     def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """The answer must be the literal arguments of one call, for which the program returns the gold output."""
-        try:
-            parse_arguments(answer)
-        except LiteralError as error:
-            return settled(Verdict(True, False, "not a literal", detail=str(error)))
+        arguments = boundary.read_arguments(answer)
+        if isinstance(arguments, Refused):
+            return settled(Verdict(True, False, arguments.why, detail=arguments.detail))
         return returns(task.program, (answer,), task.cases, executor)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from azr_mlx.executor import Executor, values
-from azr_mlx.executor.literals import LiteralError, parse_value
-from azr_mlx.selfplay.task_kind import RIGHT, WRONG, TripletKind, block, settled
+from azr_mlx.executor import Executor, boundary
+from azr_mlx.executor.boundary import Refused
+from azr_mlx.selfplay.task_kind import TripletKind, block, judged, settled
 from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 
 # The example stands before the task, so that the task is what was read last: a model of 135M parameters then gave a
@@ -58,10 +58,10 @@ class Deduction(TripletKind):
 
 def judge_output(gold: str, text: str) -> Verdict:
     """Whether a text is a literal that equals the gold output."""
-    try:
-        return RIGHT if values.equal(parse_value(gold), parse_value(text)) else WRONG
-    except LiteralError as error:
-        return Verdict(True, False, "not a literal", detail=str(error))
+    value = boundary.read_value(text)
+    if isinstance(value, Refused):
+        return Verdict(True, False, value.why, detail=value.detail)
+    return judged(boundary.matches(gold, value))
 
 
 KIND = Deduction()
