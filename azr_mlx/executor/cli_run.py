@@ -15,17 +15,6 @@ from azr_mlx.executor.literals import LiteralError, check_arguments
 from azr_mlx.executor.pool import Executor
 from azr_mlx.terminal import printable
 
-_PURPOSE = {
-    "namespaces": "no network, own process numbers, no shared memory with others",
-    "root": "a file system of its own: Python and libraries, read-only, and an empty /box",
-    "uid": "programs run as a user that owns nothing, not as root",
-    "capabilities": "no privileges, none to be gained",
-    "landlock": "files and TCP denied once more, by the kernel's access rules",
-    "seccomp": "no new processes, other programs, sockets, tracing or exotic system calls",
-    "seatbelt": "macOS sandbox: no network, no other programs, no reading at home, no writing elsewhere",
-}
-
-
 _JSON_CHARS = 16 << 20  # of one value: more than the default limit of a result can hold
 _MAX_INPUT_CHARS = 1 << 20  # the user's own argument text, which is no model's
 
