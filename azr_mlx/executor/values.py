@@ -343,6 +343,10 @@ def _same(first: Any, second: Any, left: list[int], depth: int) -> bool:
     kind = type(first)
     if kind is int or kind is str or kind is bool or kind is bytes:
         return type(second) is kind and bool(first == second)
+    if first is None or first is Ellipsis:
+        return second is first
+    if kind is float and type(second) is float:
+        return bool(second != second) if first != first else _FLOAT.pack(first) == _FLOAT.pack(second)
     if kind is list or kind is tuple:
         if type(second) is not kind or len(first) != len(second):
             return False

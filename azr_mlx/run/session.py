@@ -163,6 +163,10 @@ class Session:
         except Interrupted:
             self.stop()
             return 130
+        except ExecutorFailed as error:  # the step at hand cannot be judged; those before it are whole
+            self.tracker.print(f"stopped: {error}")
+            self.stop()
+            return error.exit_code
         finally:
             self.tracker.close()
         self.end(kept)
@@ -269,7 +273,7 @@ class Session:
         """Whatever goes wrong, the steps that are done are saved, unless the policy is half updated already."""
         try:
             yield
-        except Interrupted:
+        except (Interrupted, ExecutorFailed):
             raise  # `stop` saves
         except Exception:
             latest = self.folder.latest()
@@ -289,7 +293,7 @@ class Session:
         self.trainer.running.restore(moments)
 
     def stop(self) -> None:
-        """The person asked for it: give up the step under way, save those before it, say how to go on."""
+        """Give up the step under way, save those before it, say how to go on."""
         self.give_up_step()
         if not self.resumed and self.state.step == 0 and self.folder.latest() is None:
             self.tracker.print("stopped before the first step: nothing to save")
