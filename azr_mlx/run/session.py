@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.executor import Executor, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
