@@ -172,6 +172,12 @@ def test_it_says_what_is_installed(installed: Installed) -> None:
     assert re.fullmatch(rf"azr {version} \(mlx [\d.]+\S*, mlx-lm [\d.]+\S*, Python 3\.[\d.]+\S*, .+\)\n", line), line
 
 
+def test_the_doctor_and_the_demonstration_find_the_embedded_model(installed: Installed) -> None:
+    found = installed.run("azr doctor --offline").stdout
+    assert re.search(r"^ok +sampler ", found, re.MULTILINE), found
+    assert "Rewards" in installed.run("azr demo --steps 0").stdout
+
+
 def test_presets_and_benchmarks_are_listed(installed: Installed) -> None:
     assert "qwen2.5-coder-3b" in installed.run("azr config").stdout
     assert "humaneval" in installed.run("azr eval --list").stdout
