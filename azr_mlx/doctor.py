@@ -99,7 +99,7 @@ def sandbox() -> Iterator[Finding]:
     if not open_:
         yield Finding("sandbox", FINE, f"files, network and processes are confined ({active})")
         return
-    why = "; ".join(f"{name}: {reason}" for name, reason in layers.missing.items())
+    why = layers.lacking()
     fix = "pip install pyseccomp" if "seccomp" in layers.missing and sys.platform == "linux" else "see docs/security.md"
     yield Finding(
         "sandbox", NOTE, f"programs reach {', '.join(open_)} (active: {active}; {why})",

@@ -16,20 +16,28 @@ import gc
 import marshal
 import os
 import resource
-import struct
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
-from azr_mlx.executor import checks
+from azr_mlx.executor import checks, remote
 from azr_mlx.executor.values import EncodeError, encode
+from azr_mlx.executor.wire import (
+    HEADER,
+    RESULT_BAD,
+    RESULT_EXCEPTION,
+    RESULT_EXITED,
+    RESULT_FAILED,
+    RESULT_FD,
+    RESULT_FORBIDDEN,
+    RESULT_MEMORY,
+    RESULT_OK,
+)
 
-RESULT_FD = 3
-_HEADER = struct.Struct("<I")
 _DETAIL_CHARS = 400
 _write = os.write
 _AssertionError = AssertionError  # the name in builtins is the program's to change
-OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 
 def _flush() -> None:
@@ -45,7 +53,7 @@ def _flush() -> None:
 
 def send(status: int, body: bytes) -> None:
     """Write the one frame of this child."""
-    data = _HEADER.pack(len(body) + 1) + bytes((status,)) + body
+    data = HEADER.pack(len(body) + 1) + bytes((status,)) + body
     sent = _write(RESULT_FD, data)
     while sent < len(data):
         sent += _write(RESULT_FD, data[sent : sent + 65536])
@@ -60,9 +68,9 @@ def send_values(encoded: list[bytes], token: bytes = b"") -> None:
     """Send an ok: the token of a test job, then each value with its length."""
     parts = [token]
     for item in encoded:
-        parts.append(_HEADER.pack(len(item)))
+        parts.append(HEADER.pack(len(item)))
         parts.append(item)
-    send(OK, b"".join(parts))
+    send(RESULT_OK, b"".join(parts))
 
 
 def describe(error: BaseException) -> str:
@@ -91,16 +99,21 @@ def describe(error: BaseException) -> str:
 
 def report(error: BaseException, where: str = "") -> None:
     """Send the frame that an exception of the program deserves."""
+    letter, text = classify(error)
+    say(letter, where + text)
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """The letter and the text of the frame that an exception of the program deserves."""
     if isinstance(error, MemoryError):
-        say(MEMORY, f"{where}MemoryError")
-    elif isinstance(error, SystemError) and _memory_is_short():
-        say(MEMORY, f"{where}SystemError")
-    elif isinstance(error, SystemExit):
-        say(EXITED, f"{where}SystemExit({_code(error)})")
-    elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
-        say(FORBIDDEN, where + describe(error))
-    else:
-        say(EXCEPTION, where + describe(error))
+        return RESULT_MEMORY, "MemoryError"
+    if isinstance(error, SystemError) and _memory_is_short():
+        return RESULT_MEMORY, "SystemError"
+    if isinstance(error, SystemExit):
+        return RESULT_EXITED, f"SystemExit({_code(error)})"
+    if isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
+        return RESULT_FORBIDDEN, describe(error)
+    return RESULT_EXCEPTION, describe(error)
 
 
 def _memory_is_short() -> bool:
@@ -150,18 +163,18 @@ def run_function(program: str, inputs: tuple[str, ...], function: str, reverse: 
         try:
             expression = call_expression(function, inputs[index])
         except SyntaxError as error:
-            say(EXCEPTION, f"{where}bad arguments: {error.msg}")
+            say(RESULT_EXCEPTION, f"{where}bad arguments: {error.msg}")
             return
         try:
             namespace = fresh_module("program")
             exec(code, namespace)
             if function not in namespace:
-                say(EXCEPTION, f"no function {function}")
+                say(RESULT_EXCEPTION, f"no function {function}")
                 return
             value = eval(expression, namespace)
             encoded[index] = encode(value, left)
         except EncodeError as error:
-            say(BAD_RESULT, where + str(error))
+            say(RESULT_BAD, where + str(error))
             return
         except BaseException as error:
             report(error, where)
@@ -200,20 +213,48 @@ def run_script(program: str, stdin: str) -> None:
     send_values([])
 
 
-def run_test(program: str, test: str, token: bytes) -> None:
+def run_test(program: str, test: str, token: bytes, caller: checks.Caller) -> None:
     """Run the program, then the test; what the test said is described in checks.py."""
-    word, error = checks.run(program, test, token, fresh_module)
+    word, error = checks.run(program, test, token, fresh_module, caller)
     if error is None:
         _flush()
         send_values([], bytes.fromhex(word))
     elif word == "test" and isinstance(error, _AssertionError):
         _flush()
-        say(FAILED, f"{_failed_line(test, error)}{describe(error)}")
+        say(RESULT_FAILED, f"{_failed_line(test.splitlines(), error)}{describe(error)}")
     else:
         report(error, f"{word}: ")
 
 
-def _failed_line(test: str, error: BaseException) -> str:
+def run_calls(program: str, calls: Any, names: Any, going_on: bool, track: bool, max_bytes: int) -> None:
+    """The candidate's half of a test in two processes: load the program once, make the calls, send the answers."""
+    try:
+        namespace = fresh_module("program")
+        exec(compile(program, "<program>", "exec", 0, True), namespace)
+    except BaseException as error:
+        report(error, "program: ")
+        return
+    encoded = remote.answer(namespace, calls, names, going_on, track, classify, max_bytes - 1024)
+    _flush()
+    send_values([encoded])
+
+
+def run_half(
+    test: Any, helpers: Any, names: Any, seeded: bool, calls: Any, answers: Any, lines: tuple[str, ...]
+) -> None:
+    """The test's half: no line of the program is in this process."""
+    word, body, error = remote.play(test, helpers, names, seeded, calls, answers, fresh_module("test"))
+    _flush()
+    if error is None:
+        send_values([encode((word, body), 1 << 24)])
+    elif isinstance(error, AssertionError):
+        say(RESULT_FAILED, f"{_failed_line(lines, error)}{describe(error)}")
+    else:
+        letter, text = getattr(error, "_azr_verdict", None) or classify(error)
+        say(letter, f"test: {text}")
+
+
+def _failed_line(lines: Sequence[str], error: BaseException) -> str:
     """The line of the test that failed, for the reader."""
     number = 0
     trace = error.__traceback__
@@ -221,14 +262,23 @@ def _failed_line(test: str, error: BaseException) -> str:
         if trace.tb_frame.f_code.co_filename == "<test>":
             number = trace.tb_lineno
         trace = trace.tb_next
-    lines = test.splitlines()
     return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
-def work(job: bytes) -> None:
-    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+Run = tuple[str, str, tuple[Any, ...], int, Any]
+
+
+def prepare(job: bytes) -> Run:
+    """Everything of a job that can fail through no fault of the program's. Raises then, and nothing is blamed on it."""
     # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
     mode, program, rest, max_bytes = marshal.loads(job)
+    return mode, program, rest, max_bytes, checks.Caller() if mode == "test" else None
+
+
+def work(run: Run) -> None:
+    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+    mode, program, rest, max_bytes, caller = run
+    del run
     gc.enable()
     try:
         if mode == "function":
@@ -236,9 +286,14 @@ def work(job: bytes) -> None:
             run_function(program, inputs, function, reverse, max_bytes)
         elif mode == "script":
             run_script(program, *rest)
+        elif mode == "calls":
+            calls, names, going_on, track = rest
+            run_calls(program, calls, names, going_on, track, max_bytes)
+        elif mode == "half":
+            run_half(*rest)
         else:
             test, token = rest
-            del rest, job
-            run_test(program, test, token)
+            del rest
+            run_test(program, test, token, caller)
     except BaseException as error:  # compile() raises SyntaxError, ValueError, MemoryError, RecursionError, ...
         report(error)

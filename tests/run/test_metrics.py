@@ -31,6 +31,13 @@ def test_every_metric_is_written_by_some_run(finished: Path) -> None:
     assert never == ["kl"]  # measured only when the loss asks for it
 
 
+def test_the_shape_of_a_program_is_measured_however_deep_it_is() -> None:
+    assert metrics.shape("x + 1") == (7, 5)  # Module; Expr; BinOp; Name, Add, Constant; and the Name's Load
+    nodes, depth = metrics.shape("def f(x):\n    return " + "+".join("x" * 1900))
+    assert depth > 1900
+    assert nodes > 3 * 1900
+
+
 def test_a_name_finds_its_own_metric() -> None:
     assert metrics.find("solve/mean").meaning == "solve rate over the kinds"  # type: ignore[union-attr]
     assert metrics.find("solve/deduction").name == "solve/{kind}"  # type: ignore[union-attr]
