@@ -109,6 +109,8 @@ def test_the_wheel_carries_presets_benchmarks_and_the_embedded_model(built: Path
             for file in root.glob(pattern):
                 name = f"azr_mlx/shipped/{file.relative_to(root).as_posix()}"
                 assert wheel.read(name) == file.read_bytes(), name
+        inside = {path.relative_to(root).as_posix() for path in (root / "azr_mlx").rglob("*.*") if path.is_file()}
+        assert {name for name in inside if "__pycache__" not in name} <= set(wheel.namelist())
         # Nothing else: no tests, no caches, no run folder of the person who built it.
         assert not [name for name in wheel.namelist() if not re.match(r"azr_mlx(/|-)", name) or "__pycache__" in name]
         shipped = {name.split("/")[3] for name in wheel.namelist() if name.startswith("azr_mlx/shipped/checkpoints/")}
