@@ -101,6 +101,7 @@ docs: $(CORE) ## Write the generated pages of docs/
 	@mkdir -p docs
 	@$(BIN)/python -m azr_mlx.config > docs/configuration.md
 	@$(BIN)/python -m azr_mlx.run.metrics > docs/metrics.md
+	@$(BIN)/python -m azr_mlx.selfplay.kinds > docs/kinds.md
 	@$(BIN)/python docs/draw_architecture.py
 
 bench: $(DEV) ## Measure speed and memory beside other trainers [ARGS=..]

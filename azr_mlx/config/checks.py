@@ -10,6 +10,7 @@ from typing import Any
 from azr_mlx.config.option import written
 from azr_mlx.config.schema import Config, flatten, options
 from azr_mlx.errors import UsageError
+from azr_mlx.types import Kind
 
 
 class ConfigError(UsageError):
@@ -61,7 +62,7 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         f"model.thinking needs model.style chat, not {m.style}: other styles open their own think section or none",
     )
     yield c.lora.layers == 0, "lora.layers 0 would train nothing: use -1 for all blocks, or how many from the last"
-    yield not t.kinds, "tasks.kinds is empty: name at least one of deduction, abduction, induction"
+    yield not t.kinds, f"tasks.kinds is empty: name at least one of {', '.join(Kind)}"
     yield len(set(t.kinds)) < len(t.kinds), f"tasks.kinds names a kind twice: {', '.join(t.kinds)}"
     yield b.proposals == 0 and b.solves == 0, "batch.proposals and batch.solves are both 0: a step would do nothing"
     trains_proposals = b.train_proposer and b.proposals > 0

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from azr_mlx.config.option import Option, option
+from azr_mlx.types import Kind
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class TasksConfig:
     kinds: tuple[str, ...] = option(
         ("deduction", "abduction", "induction"),
         "the task kinds that are played",
-        choices=("deduction", "abduction", "induction"),
+        choices=tuple(kind.value for kind in Kind),
+        explained="[task kinds](kinds.md)",
     )
     references: int = option(6, "K: examples shown to a proposer", low=0)
-    induction_pairs: int = option(10, "inputs of an induction task; half are shown, half decide", low=2)
+    induction_pairs: int = option(
+        10, "inputs of a task with several cases; of an induction half are shown, half decide", low=2
+    )
     max_program_chars: int = option(4000, "longest program that a proposal may hold", low=1)
     max_input_chars: int = option(1000, "longest argument text that a proposal may hold", low=1)
     max_output_chars: int = option(400, "longest output text of a valid task", low=1)
@@ -159,7 +163,9 @@ class OptimConfig:
 @dataclass(frozen=True)
 class BufferConfig:
     capacity: int = option(16384, "items of each kind; the oldest that is not a seed leaves first", low=1)
-    per_program: int = option(0, "most deduction, and most abduction, tasks about one program; 0 is any number", low=0)
+    per_program: int = option(
+        0, "most tasks of a kind about one program, where the proposer chooses it; 0 is any number", low=0
+    )
     seed_size: int = option(64, "valid seed tasks to collect before the first step", low=1)
     seed_rounds: int = option(40, "most rounds of proposing spent on seeds", low=0)
 

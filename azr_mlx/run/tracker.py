@@ -24,9 +24,8 @@ from azr_mlx.run.console import LivePanel, View, draw, highlight, sparkline
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.held_out import Line
 from azr_mlx.run.sinks import Sinks, open_sinks
+from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.types import Kind, Step
-
-SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
 
 class Tracker:
@@ -157,7 +156,7 @@ class Tracker:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
         kinds = self._kinds()
         if self._printed % self._header_every == 0:
-            names = " ".join(f"{SHORT[kind]:>4}" for kind in kinds)
+            names = " ".join(f"{KINDS[kind].short:>4}" for kind in kinds)
             width = 5 * len(kinds) - 1
             self.print(
                 f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "

@@ -15,8 +15,8 @@ from typing import Any
 from azr_mlx import evaluation
 from azr_mlx.evaluation import Judge, Problem
 from azr_mlx.executor import Executor, TestJob
-from azr_mlx.selfplay.prompts import make_style
-from azr_mlx.selfplay.solver import Solver, judge_output
+from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.selfplay.kinds.deduction import judge_output
 from azr_mlx.types import Case, Kind, Task
 from benchmarks.verdicts import hostile_set as given
 
@@ -32,10 +32,12 @@ def ours(executor: Executor) -> dict[str, dict[str, Paid]]:
     )  # fmt: skip
     asserts = Judge(evaluation.load_benchmark("humaneval"), executor)
     plus = Judge(evaluation.load_benchmark("humaneval+"), executor)
-    solver = Solver(make_style("compact", seconds=5.0, modules=()), executor)
     cases = tuple(Case(repr(numbers), repr(value)) for numbers, value in given.CASES)
     induction = Task(Kind.INDUCTION, given.RIGHT.replace(given.NAME, "f"), (*cases, *cases))
     abduction = Task(Kind.ABDUCTION, given.INPUT_PROGRAM, (Case("'never1X'", given.INPUT_GOLD),))
+
+    def solves(task: Task, answer: str) -> bool:
+        return KINDS[task.kind].verify(task, answer, executor)().correct
 
     def in_process(source: str) -> bool:
         job = TestJob(given.STUB + completion(source), given.TEST, given.NAME, asserts.limits, in_process=True)
@@ -49,11 +51,9 @@ def ours(executor: Executor) -> dict[str, dict[str, Paid]]:
         "HumanEval, MBPP": {"programs": all_of(lambda one: asserts(reference, completion(one)).passed, programs)},
         "HumanEval+, MBPP+": {"programs": all_of(lambda one: plus(reference, completion(one)).passed, programs)},
         "self-play": {
-            "programs": all_of(
-                lambda one: solver.judge_program(induction, one.replace(given.NAME, "f"))().correct, programs
-            ),
+            "programs": all_of(lambda one: solves(induction, one.replace(given.NAME, "f")), programs),
             "outputs": all_of(lambda one: judge_output(given.OUTPUT_GOLD, one).correct, outputs),
-            "inputs": all_of(lambda one: solver.judge_input(abduction, one)().correct, inputs),
+            "inputs": all_of(lambda one: solves(abduction, one), inputs),
         },
         "in-process": {"programs": all_of(in_process, programs)},
     }
