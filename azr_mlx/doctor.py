@@ -25,6 +25,9 @@ from azr_mlx.versions import package_versions
 
 FINE, NOTE, WRONG = "ok", "note", "wrong"
 EMBEDDED = "checkpoints/qwen3-nano"
+# How packages come into the environment that this runs in: of a clone, or of uv, pipx or pip.
+CLONED = (Path(__file__).resolve().parents[1] / "Makefile").is_file()
+SET_UP = "make setup" if CLONED else "install azr-mlx again, as in uv tool install --force azr-mlx"
 # What rounding may do: float32 sums in another order; 4-bit or 16-bit kernels on a GPU differ far more.
 CLOSE_F32, CLOSE_HALF = 1e-3, 0.3
 
@@ -66,7 +69,7 @@ def python() -> Finding:
     if sys.platform == "darwin" and machine != "arm64":
         return Finding(
             "python", WRONG, f"{found}: an Intel Python, which cannot see the GPU",
-            "install a native Python (brew or uv under /opt, not Rosetta), delete .venv and run make setup",
+            f"install a native Python (brew or uv under /opt, not Rosetta), delete its environment, then {SET_UP}",
         )  # fmt: skip
     return Finding("python", FINE, found)
 
@@ -76,7 +79,7 @@ def packages() -> Iterator[Finding]:
     found = package_versions(wanted)
     missing = [name for name in wanted if name not in found]
     if missing:
-        yield Finding("packages", WRONG, f"missing: {', '.join(missing)}", "make setup installs them into .venv")
+        yield Finding("packages", WRONG, f"missing: {', '.join(missing)}", SET_UP)
     else:
         yield Finding("packages", FINE, ", ".join(" ".join(one) for one in found.items()))
 
@@ -127,7 +130,7 @@ def mlx() -> Iterator[Finding]:
         profile = device.prepare()
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        yield Finding("mlx", WRONG, f"cannot be imported: {what}", "make setup; on macOS it needs version 14 or newer")
+        yield Finding("mlx", WRONG, f"cannot be imported: {what}", f"{SET_UP}; on macOS it needs version 14 or newer")
         return
     memory = f"{profile.device_name}, {profile.memory / GB:.0f} GB"
     if profile.name == "cpu" and sys.platform == "darwin":
