@@ -366,7 +366,7 @@ def phases(settings: config.Config) -> tuple[Phase, ...]:
 
 
 def together(settings: config.Config) -> tuple[Phase, ...]:
-    """What else a run writes together: proposals that fill the buffer, all of a step, and the probe set."""
+    """What else a run writes together: proposals that fill the buffer, all of a step, and the held-out tasks."""
     s, kinds = settings.sampling, len(settings.tasks.kinds)
     seeds = kinds * max(settings.batch.proposals, s.max_rows // (2 * kinds))
     found = [Phase("seed", seeds, 1, s.prompt_tokens, s.propose_tokens, False)]
@@ -376,8 +376,7 @@ def together(settings: config.Config) -> tuple[Phase, ...]:
         prompts, rows = sum(one.prompts for one in work), sum(one.rows for one in work)
         tokens = max(one.tokens for one in work)
         found.append(Phase("write", prompts, -(-rows // prompts), s.prompt_tokens, tokens, False))
-    folder = paths.local(settings.model.id)
-    if settings.evaluation.probe or (folder is not None and (folder / "probe.jsonl").is_file()):
+    if settings.evaluation.probe != "none":
         found.append(Phase("probe", s.max_rows, 1, s.prompt_tokens, s.solve_tokens, False))
     return tuple(found)
 
