@@ -16,12 +16,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from azr_mlx.model import device
+
 # Queries that attend together: smaller blocks waste fewer masked scores, larger ones are fewer operations.
 QUERY_BLOCK = 64
 # Rows up to this length hold their attention weights for the backward pass. Computing them again costs half of the
 # gradient's time, and only in longer rows are the weights the most of what a layer holds.
 KEPT_LENGTH = 256
-SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu
+SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu and not device.prepare().packed
 
 
 def exp(x: mx.array) -> mx.array:
