@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+GB = 10**9  # a gigabyte of memory or disk in bytes, decimal as they are sold
+
 
 class Role(StrEnum):
     """Which of its two parts the policy plays."""

@@ -17,23 +17,22 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from azr_mlx.model import device
+from azr_mlx.model.limits import KEPT_LENGTH, QUERY_BLOCK
 
-# Queries that attend together: smaller blocks waste fewer masked scores, larger ones are fewer operations.
-QUERY_BLOCK = 64
-# Rows up to this length hold their attention weights for the backward pass. Computing them again costs half of the
-# gradient's time, and only in longer rows are the weights the most of what a layer holds.
-KEPT_LENGTH = 256
-SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu and not device.prepare().packed
+
+def slow_exponential() -> bool:
+    """Whether MLX's exponential is the slow one of a Linux CPU here; a rehearsal of a GPU takes it all the same."""
+    return sys.platform.startswith("linux") and device.prepare().name == "cpu"
 
 
 def exp(x: mx.array) -> mx.array:
     """e**x, by the faster of MLX's ways on this machine."""
-    return mx.power(math.e, x) if SLOW_EXPONENTIAL and x.dtype == mx.float32 else mx.exp(x)
+    return mx.power(math.e, x) if x.dtype == mx.float32 and slow_exponential() else mx.exp(x)
 
 
 def fit(model: nn.Module) -> None:
     """Let the attention and gates of a Qwen 2, Qwen 3 or Llama model compute with `exp`. In place; weights stay."""
-    if not SLOW_EXPONENTIAL or type(model).__module__.rsplit(".", 1)[-1] not in ("qwen2", "qwen3", "llama"):
+    if not slow_exponential() or type(model).__module__.rsplit(".", 1)[-1] not in ("qwen2", "qwen3", "llama"):
         return
     for layer in model.layers:
         _become(layer.self_attn, _attend)
@@ -106,7 +105,8 @@ def attention(
     gradient is written out as in FlashAttention (Dao et al. 2022, appendix B.2).
     """
     rows, heads, length, width = queries.shape
-    groups, span = keys.shape[1:3]
+    groups: int = keys.shape[1]
+    span: int = keys.shape[2]
     if length == 1:
         return _attend_once(queries * scale, keys, values, None if isinstance(mask, str) else mask)
     causal = isinstance(mask, str)

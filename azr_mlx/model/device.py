@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from azr_mlx.model import openblas
+from azr_mlx.model import limits, openblas
 
-GIGABYTE = 10**9
 REHEARSAL_VARIABLE = "AZR_REHEARSAL"  # 1: this process takes the path of a GPU, on the CPU (see `rehearsal`)
 
 
@@ -36,7 +35,7 @@ class Profile:
 
     @property
     def packed(self) -> bool:
-        """Whether quantized weights stay packed: the CPU has no fast quantized matmul (mlx.md section 10)."""
+        """Whether quantized weights stay packed: its quantized matmul has no BLAS (3 GFLOP/s)."""
         return self.name != "cpu"
 
 
@@ -63,11 +62,11 @@ def prepare() -> Profile:
         library = openblas.accelerate()
         if library is None:
             notes.append("no OpenBLAS in use: `pip install scipy-openblas32` makes CPU matmuls some 20 times faster")
-    limits = _file_limits()
+    file_limits = _file_limits()
     import mlx.core as mx
     import mlx_lm.utils  # noqa: F401  (imported for its side effect on the limits, undone below)
 
-    _restore_file_limits(limits)
+    _restore_file_limits(file_limits)
     name = "cpu"
     if mx.default_device() == mx.gpu:
         name = "metal" if mx.metal.is_available() else "cuda"
@@ -78,9 +77,7 @@ def prepare() -> Profile:
     if name == "cpu" and os.environ.get(REHEARSAL_VARIABLE) == "1":
         _profile = _rehearsing(_profile)
     if name == "metal":
-        # Lengths differ from batch to batch, so freed buffers rarely fit again: an unlimited cache grows to many times
-        # the active memory (mlx-lm issues 828, 926 and 986).
-        limit_cache(min(4 * GIGABYTE, max(2 * GIGABYTE, memory // 16)))
+        limit_cache(limits.cache_limit(memory))
     return _profile
 
 
@@ -94,14 +91,12 @@ def rehearsal() -> Iterator[Profile]:
     whole process.
     """
     global _profile
-    from azr_mlx.model import cpu_kernels
-
-    known, slow = prepare(), cpu_kernels.SLOW_EXPONENTIAL
-    _profile, cpu_kernels.SLOW_EXPONENTIAL = _rehearsing(known), False
+    known = prepare()
+    _profile = _rehearsing(known)
     try:
         yield _profile
     finally:
-        _profile, cpu_kernels.SLOW_EXPONENTIAL = known, slow
+        _profile = known
 
 
 def _rehearsing(profile: Profile) -> Profile:
@@ -135,22 +130,6 @@ def clear_cache() -> None:
     import mlx.core as mx
 
     mx.clear_cache()
-
-
-def wire(size: int | None = None) -> int | None:
-    """Pin `size` bytes (the recommended working set if None) in memory; Metal only, returns the former limit or None.
-
-    Off unless called: a wired limit together with concurrent streams has panicked kernels (mlx issue 3186).
-    """
-    import mlx.core as mx
-
-    if prepare().name != "metal":
-        return None
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    size = size if size is not None else recommended
-    if size is None:
-        return None
-    return int(mx.set_wired_limit(min(int(size), int(recommended or size))))
 
 
 def blas_threads(count: int) -> bool:

@@ -36,10 +36,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from azr_mlx.model.backbone import Backbone
 from azr_mlx.model.cpu_kernels import exp
+from azr_mlx.model.limits import head_rows
 
-# Bytes of one float32 (rows, V) array in the head; about three of them are alive at a time. The weights of the head are
-# read twice for each such part, so that larger ones are quicker.
-HEAD_BYTES = 64 * 2**20
 # The raw ratio of trainer to sampler probability is called off when it leaves this range (Update.ratio_outside).
 RATIO_LOW, RATIO_HIGH = 0.8, 1.25
 
@@ -65,7 +63,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Example:
     """One rollout as numbers: P prompt tokens, K completion tokens and K values of each kind."""
 
     prompt: tuple[int, ...]
@@ -101,7 +99,7 @@ class Batch:
     group: tuple[int, ...] = ()  # rows of each prompt, G numbers
 
     @classmethod
-    def pad(cls, rows: Sequence[Row], shared: bool = False) -> Batch:
+    def pad(cls, rows: Sequence[Example], shared: bool = False) -> Batch:
         """Rows to arrays, in their order. With `shared`, rows of equal prompts must stand beside each other."""
         prompts = None
         lengths: tuple[int, ...] = ()
@@ -185,7 +183,7 @@ class Pack:
     shared: bool = False
 
 
-def micro_batches(rows: Sequence[Row], budget: int, share: bool = False) -> list[Pack]:
+def micro_batches(rows: Sequence[Example], budget: int, share: bool = False) -> list[Pack]:
     """Pack rows so that a micro-batch computes at most `budget` tokens, padding included (one row may exceed it).
 
     Rows are sorted by length, so that little is padded. With `share`, rows whose prompt another row has as well go into
@@ -223,11 +221,6 @@ def micro_batches(rows: Sequence[Row], budget: int, share: bool = False) -> list
     if members:
         packs.append(Pack(tuple(members), shared=True))
     return packs
-
-
-def head_rows(vocabulary: int) -> int:
-    """How many completion tokens pass the head together."""
-    return max(16, HEAD_BYTES // (4 * vocabulary) // 16 * 16)
 
 
 def logprobs(backbone: Backbone, batch: Batch) -> mx.array:

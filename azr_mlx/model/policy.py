@@ -31,10 +31,12 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
+from azr_mlx.types import GB  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
-# Tags of the paper's prompt that are single untrained tokens in Qwen 3 base models (azr.md section 8.5).
+# Tags of the paper's prompt that Qwen 3 base models have as single tokens with untrained embeddings.
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>")
 
 Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens written
@@ -144,7 +146,6 @@ class Policy:
         mx.eval(model.parameters(), self.optimizer.state)
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
-        self._reference = False
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
@@ -169,7 +170,7 @@ class Policy:
         Raises weights.ModelNotFound, or ValueError when the adapter does not fit.
         """
         profile = device.prepare()
-        network, tokenizer, settings, folder = weights.load(model, profile)
+        network, tokenizer, settings, folder = weights.open_model(model, profile)
         policy = cls(
             network, tokenizer, profile=profile, settings=settings, folder=folder, model_config=model, lora=lora,
             optim=optim, sampling=sampling, loss=loss, seed=seed, total_steps=total_steps,
@@ -264,7 +265,7 @@ class Policy:
             self._acting(),
             seed=seed,
             max_rows=self.sampling.max_rows,
-            kv_bytes=int(self.sampling.kv_gb * device.GIGABYTE),
+            kv_bytes=int(self.sampling.kv_gb * GB),
             stop_tokens=self.stop_tokens,
             stop_text=self._stop_text(tuple(stop)) if stop else None,
             temperature=temperature,
@@ -515,7 +516,7 @@ class Policy:
             "lora_parameters": self.lora_parameters,
             "model": self.config.id,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(description, indent=2) + "\n")
 
     def load_adapter(self, folder: Path) -> None:
         """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""
@@ -565,9 +566,9 @@ def _row(
     advantage: float,
     old: np.ndarray | None = None,
     reference: np.ndarray | None = None,
-) -> losses.Row:
+) -> losses.Example:
     sampled = np.asarray(rollout.completion.logprobs, np.float32)
-    return losses.Row(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
+    return losses.Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
 
 
 def _merged(model: nn.Module) -> nn.Module:

@@ -1,51 +1,41 @@
 """Will a configuration fit this machine, and how long does a step take?"""
 
-from azr_mlx.planner.plan import (
-    CACHE_STEP,
+from azr_mlx.planner.machine import Machine, here, mac, size
+from azr_mlx.planner.memory import (
     KEPT_EXTRA,
-    KEPT_LENGTH,
-    PREFILL_TOKENS,
-    PUBLISHED,
-    QUERY_BLOCK,
-    Machine,
-    Phase,
-    adapter_parameters,
-    advice,
-    command,
-    head_rows,
+    MemoryPlan,
     held_weights,
-    here,
-    mac,
-    memory,
+    plan_memory,
     rows_together,
-    shape_of,
-    size,
-    times,
     token_bytes,
     weight_bytes,
 )
+from azr_mlx.planner.plan import fitting_changes, plan_command
+from azr_mlx.planner.roofline import Cost, step_costs
+from azr_mlx.planner.shapes import PUBLISHED, Shape, adapter_parameters, shape_of
+from azr_mlx.planner.workload import Workload, other_workloads, step_workloads
 
 __all__ = [
-    "CACHE_STEP",
     "KEPT_EXTRA",
-    "KEPT_LENGTH",
-    "PREFILL_TOKENS",
     "PUBLISHED",
-    "QUERY_BLOCK",
+    "Cost",
     "Machine",
-    "Phase",
+    "MemoryPlan",
+    "Shape",
+    "Workload",
     "adapter_parameters",
-    "advice",
-    "command",
-    "head_rows",
+    "fitting_changes",
     "held_weights",
     "here",
     "mac",
-    "memory",
+    "other_workloads",
+    "plan_command",
+    "plan_memory",
     "rows_together",
     "shape_of",
     "size",
-    "times",
+    "step_costs",
+    "step_workloads",
     "token_bytes",
     "weight_bytes",
 ]

@@ -123,7 +123,7 @@ def _code(text: str, most: int = 14) -> str:
 
 
 def _numbered(found: Sequence[Chart], prefix: str) -> list[tuple[str, Chart, Markup]]:
-    drawn = [(f"{prefix}c{i}", chart, svg.draw(chart, f"{prefix}c{i}")) for i, chart in enumerate(found)]
+    drawn = [(f"{prefix}c{i}", chart, svg.draw_chart(chart, f"{prefix}c{i}")) for i, chart in enumerate(found)]
     return [one for one in drawn if one[2]]
 
 

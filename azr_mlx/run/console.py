@@ -22,7 +22,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from azr_mlx.executor.cli_run import printable
+from azr_mlx.terminal import printable
 from azr_mlx.types import Kind, Step
 
 WIDE = 120  # columns from which the task stands beside the facts

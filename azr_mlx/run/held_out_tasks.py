@@ -113,7 +113,7 @@ def cruxeval() -> HeldOutTasks:
     from azr_mlx.evaluation import benchmark, data
 
     tasks = []
-    for number, row in enumerate(data.find(benchmark.load("cruxeval-o")).rows):
+    for number, row in enumerate(data.find_rows(benchmark.load_benchmark("cruxeval-o")).rows):
         kind = (Kind.DEDUCTION, Kind.ABDUCTION)[number % 2]
         case = Case(str(row["input"]), str(row["output"]))
         try:

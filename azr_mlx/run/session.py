@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.executor import Executor, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
@@ -166,6 +166,10 @@ class Session:
         except Interrupted:
             self.stop()
             return 130
+        except ExecutorFailed as error:  # the step at hand cannot be judged; those before it are whole
+            self.tracker.print(f"stopped: {error}")
+            self.stop()
+            return error.exit_code
         finally:
             self.tracker.close()
         self.end(kept)
@@ -205,7 +209,7 @@ class Session:
         scores = score.row()
         self.tracker.print(score.line(f"after {step} steps"))
         if self.settings.evaluation.bench:
-            from azr_mlx.evaluation.command import evaluate_slice
+            from azr_mlx.evaluation.run import evaluate_slice
 
             bench, few = self.settings.evaluation.bench, self.settings.evaluation.bench_limit
             scores |= evaluate_slice(self.policy, self.executor, bench, few, model=self.settings.model.id)
@@ -225,6 +229,8 @@ class Session:
         sizes = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
         device.clear_cache()
         self.tracker.log_step(step, row | scores, sizes)
+        for message in self.executor.take_messages():
+            self.tracker.print(f"executor, mended: {message}")
         self.state.step += 1
         self.remember()
         self.updates_lost = 0 if math.isfinite(step.update.grad_norm) else self.updates_lost + 1
@@ -274,7 +280,7 @@ class Session:
         """Whatever goes wrong, the steps that are done are saved, unless the policy is half updated already."""
         try:
             yield
-        except Interrupted:
+        except (Interrupted, ExecutorFailed):
             raise  # `stop` saves
         except Exception:
             latest = self.folder.latest()
@@ -294,7 +300,7 @@ class Session:
         self.trainer.running.restore(moments)
 
     def stop(self) -> None:
-        """The person asked for it: give up the step under way, save those before it, say how to go on."""
+        """Give up the step under way, save those before it, say how to go on."""
         self.give_up_step()
         if not self.resumed and self.state.step == 0 and self.folder.latest() is None:
             self.tracker.print("stopped before the first step: nothing to save")

@@ -153,7 +153,8 @@ def induction(one: Candidate, band: int, taken: set[str]) -> tuple[Task, Measure
     for first, _, measured in one.calls:
         if measured.band != band:
             continue
-        cases, outputs = [], set()
+        cases: list[tuple[str, Any]] = []
+        outputs: set[str] = set()
         for text, output, _ in sorted(one.calls, key=lambda call: call[0] != first):
             if len(cases) < CASES and (repr(output) not in outputs or len(outputs) >= 6):
                 cases.append((text, output))

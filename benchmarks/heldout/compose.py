@@ -184,7 +184,11 @@ _SOURCES: dict[str, tuple[i.Source, ...]] = {
     _WORDS: (i.words(3, 5), i.words(3, 5, i.short_word), i.words(3, 4, i.name)),
     _COUNTS: (i.mapping(i.words(3, 4), i.integer(1, 9)), i.mapping(i.words(3, 4, i.short_word), i.integer(2, 15))),
 }
-_NAMES = {_MANY: ("numbers", "values", "items"), _TEXT: ("text", "word", "line"), _WORDS: ("words", "names", "parts")}
+_NAMES: dict[str, tuple[str, ...]] = {
+    _MANY: ("numbers", "values", "items"),
+    _TEXT: ("text", "word", "line"),
+    _WORDS: ("words", "names", "parts"),
+}
 _NAMES |= {_COUNTS: ("counts", "table", "stock"), _PAIRS: ("pairs",), _ONE: ("result",)}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import builtins
 from dataclasses import dataclass
+from typing import Any
 
 # (most steps, most nodes) of each band.
 BANDS = ((5, 26), (20, 55), (60, 100), (200, 160))
@@ -88,7 +89,7 @@ class Counted:
         self.operations = sum(isinstance(node, _OPERATIONS) for node in ast.walk(tree))
         self._count = 0
         self._space: dict[str, object] = {"_tick": self._tick}
-        counting = ast.fix_missing_locations(_Counting().visit(tree))
+        counting: Any = ast.fix_missing_locations(_Counting().visit(tree))
         exec(compile(counting, "<counted>", "exec"), self._space)
 
     def __call__(self, arguments: str) -> tuple[object, Measure]:

@@ -4,7 +4,7 @@
 
 Random shapes of models, ranks, rows and lengths; for each the peak of one gradient with recomputed and with kept
 blocks, and of one prefill. Least squares of the relative error, no count below zero. It prints what stands in
-azr_mlx/planner/plan.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
+azr_mlx/planner/memory.py as RECOMPUTED, KEPT and PREFILL; benchmarks/speed/memory.py checks them on other shapes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
@@ -27,6 +28,7 @@ import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from azr_mlx import config, planner  # noqa: E402
+from azr_mlx.model import limits  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
 
@@ -39,7 +41,7 @@ def peak(work: Callable[[], object]) -> int:
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     work()
-    return mx.get_peak_memory() - before
+    return int(mx.get_peak_memory() - before)
 
 
 def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -65,7 +67,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     prompt = length * 3 // 4
     written = length - prompt
     rows = [
-        losses.Row(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
+        losses.Example(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
         for _ in range(count)
     ]
     batch = losses.Batch.pad(rows)
@@ -73,15 +75,15 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     own, tokens = length - 1, batch.computed  # the last token of a row is a target only
     held = {}
     for name, keep in (("RECOMPUTED", False), ("KEPT", True)):
-        whole = peak(lambda keep=keep: losses.gradient(policy.backbone, batch, losses.Objective(), keep=keep))
+        whole = peak(partial(losses.gradient, policy.backbone, batch, losses.Objective(), keep=keep))
         whole -= 4 * sum(value.size for _, value in tree_flatten(policy.model.trainable_parameters()))
         held[name] = whole / (layers + planner.KEPT_EXTRA) if keep else whole - 4 * (layers + 1) * tokens * width
     actor, cache = policy._acting(), policy.backbone.empty_cache(count)
     held["PREFILL"] = peak(lambda: mx.eval(actor.hidden(batch.tokens, cache))) - sum(layer.nbytes for layer in cache)
     numbers = np.array([width, gate, heads * head, groups * head, rank, 0.0]) * tokens
     learning, prefill = numbers.copy(), numbers.copy()
-    learning[-1] = count * heads * planner.held_weights(own, own, True, planner.KEPT_LENGTH)
-    prefill[-1] = count * heads * min(own, planner.QUERY_BLOCK) * own
+    learning[-1] = count * heads * planner.held_weights(own, own, True, limits.KEPT_LENGTH)
+    prefill[-1] = count * heads * min(own, limits.QUERY_BLOCK) * own
     prefill[NAMES.index("rank")] = 0.0  # the sampler's projections have their adapters in them
     return {"RECOMPUTED": 4 * learning, "KEPT": 4 * learning, "PREFILL": 4 * prefill}, held
 

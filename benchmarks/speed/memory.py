@@ -88,8 +88,8 @@ def measure(case: Case, root: Path) -> dict[str, Any]:
     settings = config.Config(model=settings.model, lora=settings.lora, optim=optim, sampling=sampling)
     # On a CPU and on a GPU alike: what the planner would say of a machine of this kind.
     machine = planner.Machine("this one", PROFILE.name, PROFILE.memory, PROFILE.memory, 1, 1, "", 1)
-    work = [planner.Phase("all", case.prompts, case.group, case.prompt, case.tokens)]
-    planned = planner.memory(settings, planner.shape_of(settings.model), machine, work)
+    work = [planner.Workload("all", case.prompts, case.group, case.prompt, case.tokens)]
+    planned = planner.plan_memory(settings, planner.shape_of(settings.model), machine, work)
 
     device.clear_cache()
     policy = Policy.load(settings.model, settings.lora, optim, sampling, config.LossConfig())

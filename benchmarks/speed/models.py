@@ -46,7 +46,12 @@ def folder(name: str, root: Path) -> Path:
     from mlx.utils import tree_flatten, tree_map_with_path
     from mlx_lm.utils import quantize_model
 
-    settings = {"rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "eos_token_id": 258, **SHAPES[name]}
+    settings: dict[str, Any] = {
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 32768,
+        "eos_token_id": 258,
+        **SHAPES[name],
+    }
     module = importlib.import_module(f"mlx_lm.models.{settings['model_type']}")
     model = module.Model(module.ModelArgs.from_dict(settings))
 
@@ -57,7 +62,7 @@ def folder(name: str, root: Path) -> Path:
         return 0.02 * mx.random.normal(old.shape, key=key)
 
     model.update(tree_map_with_path(value, model.parameters()))
-    group = 32 if settings["hidden_size"] % 64 else 64
+    group = 32 if int(settings["hidden_size"]) % 64 else 64
     model, settings = quantize_model(model, settings, group, 4)
     partial = root / f".{name}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -93,11 +98,12 @@ def unfitted() -> Iterator[None]:
     """Within it models are loaded as mlx_lm wrote them and exponentials are MLX's: cpu_kernels.py does nothing."""
     from azr_mlx.model import cpu_kernels
 
-    before, cpu_kernels.SLOW_EXPONENTIAL = cpu_kernels.SLOW_EXPONENTIAL, False
+    before = cpu_kernels.slow_exponential
+    cpu_kernels.slow_exponential = lambda: False
     try:
         yield
     finally:
-        cpu_kernels.SLOW_EXPONENTIAL = before
+        cpu_kernels.slow_exponential = before
 
 
 def load_pair(folder: str, *parts: Any) -> tuple[Any, Any]:

@@ -180,8 +180,8 @@ def test_cruxeval_is_used_where_it_is_at_hand(shared: Path, monkeypatch: pytest.
     from azr_mlx.evaluation import data
 
     file = next((shared / "data" / "cruxeval").glob("*.jsonl*"))
-    real = data.find
-    monkeypatch.setattr(data, "find", lambda benchmark, path=None: real(benchmark, file))
+    real = data.find_rows
+    monkeypatch.setattr(data, "find_rows", lambda benchmark, path=None: real(benchmark, file))
     found = tasks_for(config.load("nano", ["evaluation.probe=cruxeval"]), None)
     kinds = Counter(task.kind for task in found)
     assert min(kinds[Kind.DEDUCTION], kinds[Kind.ABDUCTION]) > 100

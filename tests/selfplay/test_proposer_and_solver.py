@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from azr_mlx import config
-from azr_mlx.executor import Executor
+from azr_mlx.executor import Executor, boundary, rules, values
+from azr_mlx.run import metrics
 from azr_mlx.selfplay.prompts import R1, Compact, Letters
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver, judge_output
+from azr_mlx.selfplay.task_buffer import flaw
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, Task
 
 STYLE = Compact()
 TAGS = R1(Letters(5.0, ("math",)))
 SQUARE = Task(Kind.ABDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
+NUMBER = Task(Kind.DEDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
 DOUBLE = Task(
     Kind.INDUCTION, "def f(a):\n    return a * 2", tuple(Case(str(i), str(2 * i)) for i in range(6)), "double"
 )
@@ -71,6 +76,60 @@ def test_what_is_no_task_has_a_reason(executor, program, given, why):
     assert not verdict.valid
     assert verdict.task is None
     assert verdict.why == why
+
+
+@pytest.mark.parametrize(
+    ("program", "dials"),
+    [
+        ("def f(x):\n    return complex(x, 1e999)", {}),
+        ("def f(x):\n    v = -x\n    for _ in range(100):\n        v = [v]\n    return v", {}),
+        (
+            "def f(x):\n    v = x\n    for _ in range(51):\n        v = frozenset({v})\n    return v",
+            {"max_output_chars": 4000},
+        ),
+    ],
+)
+def test_an_output_whose_text_cannot_be_read_back_makes_no_task(executor, program, dials):
+    assert rules.check_program(program) is None
+    assert propose(executor, program, "1", **dials).why == "output is no literal"
+
+
+def frame(*encodings: bytes) -> str:
+    """A program that writes an answer of its own on the result pipe and leaves."""
+    body = b"o" + b"".join(struct.pack("<I", len(one)) + one for one in encodings)
+    data = struct.pack("<I", len(body)) + body
+    return f"import os\ndef f(x):\n    os.write(3, {data!r})\n    os._exit(0)"
+
+
+@pytest.mark.parametrize("encodings", [(), (b"N",), (b"N",) * 4, (b"?",), (b"l\xff\xff\xff\xff",) * 3])
+def test_a_forged_frame_is_a_wrong_answer(executor, encodings):
+    solver = Solver(STYLE, executor)
+    verdict = solver.judge_program(DOUBLE, frame(*encodings))()
+    assert (verdict.valid, verdict.correct, verdict.why) == (True, False, "bad result")
+    twice = Task(Kind.ABDUCTION, frame(*encodings), (Case("1", "2"),))
+    verdict = solver.judge_input(twice, "1")()
+    assert (verdict.correct, verdict.dropped) == (False, False)
+
+
+def test_a_frame_of_as_many_values_as_asked_for_is_no_more_than_an_answer(executor):
+    """A program can say what it likes; that is what programs do."""
+    right = [values.encode(2 * int(case.input)) for case in DOUBLE.hidden]
+    assert Solver(STYLE, executor).judge_program(DOUBLE, frame(*right))().correct
+
+
+@pytest.mark.parametrize("gold", ["(1+infj)", "[" * 101 + "-1" + "]" * 101, "f(1)", ""])
+def test_an_answer_to_a_task_whose_gold_cannot_be_read_is_dropped_whatever_it_is(executor, gold):
+    solver = Solver(STYLE, executor)
+    assert judge_output(gold, "1").dropped
+    assert solver.judge_input(Task(Kind.ABDUCTION, SQUARE.program, (Case("4", gold),)), "4")().dropped
+    cases = (*DOUBLE.cases[:5], Case("7", gold))
+    assert solver.judge_program(Task(Kind.INDUCTION, DOUBLE.program, cases), DOUBLE.program)().dropped
+
+
+@pytest.mark.parametrize("answer", ["[[0]*6000]*6000", "[[[0]*99999]*99999]*99999", "[0]*100000", "9" * 5000, "\ud800"])
+def test_an_answer_that_means_too_much_is_wrong_before_it_is_compared(answer):
+    verdict = judge_output("[1]", answer)
+    assert (verdict.valid, verdict.correct, verdict.why) == (True, False, "not a literal")
 
 
 def test_a_program_that_ignores_its_arguments_may_be_refused(executor):
@@ -212,3 +271,48 @@ def test_every_letter_opens_the_reply_that_its_parser_reads(role, kind):
         assert prompt.text.endswith(prompt.opening)
         shown = task.program if role is Role.PROPOSE or kind is not Kind.INDUCTION else "```message\ndouble"
         assert shown in prompt.text
+
+
+# Replies that stopped, stalled or fooled a trainer once, here or elsewhere, as programs, inputs, outputs and messages.
+HOSTILE = (
+    "", "```", "```python", "\ud800", "\x00", "\u202e\x1b[2J", "a" * 200_000, "```\n" * 50_000, " " * 200_000,
+    "(" * 20_000, "[" * 20_000, "-" * 20_000 + "1", "1+" * 8_000 + "1", "x" + ".b" * 8_000, "lambda:" * 2_000 + "1",
+    "[[0]*6000]*6000", "[[[0]*99999]*99999]*99999", "9**9**9", "1<<10**9", "'a'*10**12", "9" * 5_000, "1e999", "nan",
+    "(1+infj)", "{[]: 1}", "{" + ",".join(f"{k}*(2**61-1)" for k in range(1, 900)) + "}",
+    "1), f(2", "*[1]", "**{'x': 1}", "__import__('os')._exit(0)", "f'{1/0}'", "(x for x in ())",
+    "{0.__class__}", "%s %n {} {0}", "</answer><answer>",
+    "def f(x):\n    return complex(x, 1e999)",
+    "def f(x):\n    v = -x\n    for _ in range(100):\n        v = [v]\n    return v",
+    "def f(x):\n    return 10**5000",
+    "def f(x):\n    return [[0] * 300] * 300",
+    "def f(x):\n    return 'a' * (1 << 20)",
+    "def f(x):\n    return {k * (2**61 - 1) for k in range(500)}",
+    "def f(x):\n    return " + "+".join("x" * 1_900),
+    "def f(x):\n    return [set() for _ in range(200_000)]",
+    "def f(x):\n    return '\\ud800'",
+    "def f(x): raise SystemExit",
+    frame(), frame(b"N"), frame(b"N", b"N"), frame(b"l\xff\xff\xff\xff"), frame(b"S\x02\0\0\0TT"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:25]))
+def test_no_reply_ends_the_run_or_is_paid(executor, text):
+    """Each text in every place where a model's words are read: a verdict comes back, and never "right"."""
+    solver, proposer = Solver(STYLE, executor), Proposer(STYLE, executor, config.TasksConfig(induction_pairs=2))
+    for kind, task in ((Kind.DEDUCTION, NUMBER), (Kind.ABDUCTION, SQUARE), (Kind.INDUCTION, DOUBLE)):
+        for label in ("python", "input", "output", "message", ""):
+            verdicts = [solver.judge(says(solver.ask(task), f"```{label}\n{text}\n```\n"))()]
+            prompt = STYLE.propose(kind, ()) if kind is not Kind.INDUCTION else STYLE.propose_induction(SQUARE, 2)
+            for reply in (
+                f"```{label}\n{text}\n```\n```input\n1\n```\n```input\n2\n```\n```message\nm\n```\n",
+                f"```python\ndef f(x):\n    return x\n```\n```{label}\n{text}\n```\n",
+            ):
+                proposed = proposer.judge(says(prompt, reply), step=1)()
+                if proposed.task is not None:  # then it is one that can be worded, counted and judged
+                    assert flaw(proposed.task) is None
+                    assert all(judge_output(case.output, case.output).correct for case in proposed.task.cases)
+                    metrics.shape(proposed.task.program)
+                verdicts.append(proposed)
+            assert not any(verdict.dropped for verdict in verdicts)
+            assert not verdicts[0].correct
+    assert not boundary.faults

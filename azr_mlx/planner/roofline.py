@@ -1,0 +1,85 @@
+"""Time of a step by a roofline (Williams, Waterman and Patterson 2009).
+
+A step of decoding reads all weights and all keys and values once; prefill and update are products of matrices. Each
+takes at least bytes / bandwidth or operations / rate, whichever is longer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from azr_mlx import config
+from azr_mlx.model.limits import PREFILL_TOKENS
+from azr_mlx.planner.machine import Machine
+from azr_mlx.planner.memory import rows_together, token_bytes, weight_bytes
+from azr_mlx.planner.shapes import Shape, adapter_parameters
+from azr_mlx.planner.workload import step_workloads
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One part of a step: what it moves and computes, and its time by the roofline."""
+
+    name: str
+    bytes: float
+    flops: float
+    seconds: float
+    bound: str  # "bandwidth", "flops" or "small operations"
+    what: str
+
+
+def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: float) -> list[Cost]:
+    """The parts of a step when prompts and completions have `share` of their longest lengths."""
+    work = [one.shorter(share) for one in step_workloads(settings)]
+    weights = weight_bytes(settings.model, shape, machine)
+    table = shape.vocabulary * shape.width
+    keys = token_bytes(settings, shape, machine)
+    adapters = 4 * adapter_parameters(settings.lora, shape)
+    costs = []
+    for one, longest in zip(work, step_workloads(settings), strict=True):
+        rows = rows_together(settings.sampling, longest, keys)  # the sampler plans for the longest
+        pairs = one.prompts * one.prompt**2 / 2
+        prompt_tokens = one.prompts * one.prompt
+        flops = 2 * shape.matrices * prompt_tokens + 4 * pairs * shape.queries * shape.layers
+        passes = max(1, prompt_tokens / PREFILL_TOKENS)
+        exps = prompt_tokens * shape.gate * shape.layers + 2 * pairs * shape.heads * shape.layers
+        costs.append(_cost(f"{one.name}: prefill", passes * weights, flops, exps, passes * 40 * shape.layers, machine,
+                           f"{one.prompts:,} prompts of {one.prompt:,} tokens"))  # fmt: skip
+        steps = math.ceil(one.rows / rows) * one.tokens
+        context = one.prompt + one.tokens / 2
+        moved = steps * (weights + adapters + rows * (context * keys + 8 * 4 * shape.vocabulary))
+        each = 2 * (shape.matrices + table) + 4 * context * shape.queries * shape.layers
+        exps = steps * rows * (shape.layers * (shape.gate + context * shape.heads) + 2 * shape.vocabulary)
+        costs.append(_cost(f"{one.name}: decode", moved, steps * rows * each, exps, steps * 40 * shape.layers, machine,
+                           f"{one.rows:,} rows of {one.tokens:,} tokens, {rows} at a time"))  # fmt: skip
+    tokens = completions = pairs = 0.0
+    for one in work:
+        if one.trained:
+            tokens += one.prompts * one.prompt + one.rows * one.tokens
+            completions += one.rows * one.tokens
+            pairs += one.prompts * one.prompt**2 / 2 + one.rows * one.tokens * (one.prompt + one.tokens / 2)
+    # Forward, and backward by the activations only: the weights are frozen. Recomputing is one more forward pass.
+    times_over = 6 if settings.optim.checkpoint_layers else 4
+    updates = settings.loss.updates_per_batch
+    flops = times_over * (shape.matrices * tokens + 2 * pairs * shape.queries * shape.layers) + 6 * table * completions
+    passes = max(1.0, tokens / settings.optim.micro_batch_tokens)
+    exps = tokens * 3 * shape.gate * shape.layers + 3 * pairs * shape.heads * shape.layers
+    exps += 4 * completions * shape.vocabulary
+    moved = 3 * passes * weights + 8 * adapters
+    costs.append(_cost("update", updates * moved, updates * flops, updates * exps,
+                       updates * passes * 150 * shape.layers, machine,
+                       f"{tokens:,.0f} tokens, {completions:,.0f} of them completions"))  # fmt: skip
+    return costs
+
+
+def _cost(name: str, moved: float, flops: float, exps: float, launches: float, machine: Machine, what: str) -> Cost:
+    share_bandwidth, share_flops = machine.reached
+    memory_time = moved / (machine.bandwidth * share_bandwidth)
+    flop_time = flops / (machine.flops * share_flops)
+    small = exps * machine.elementwise + launches * machine.launch
+    seconds = max(memory_time, flop_time) + small
+    bound = "bandwidth" if memory_time > flop_time else "flops"
+    if small > max(memory_time, flop_time):
+        bound = "small operations"
+    return Cost(name, moved, flops, seconds, bound, what)
