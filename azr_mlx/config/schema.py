@@ -190,7 +190,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: int = option(10, "steps between checkpoints", low=1)
+    every: int = option(10, "steps between checkpoints; 0 leaves it to minutes", low=0)
+    minutes: float = option(0.0, "minutes of training between checkpoints; 0 leaves it to every", low=0)
     keep: int = option(3, "newest checkpoints that are kept; the best one is kept as well", low=1)
 
 

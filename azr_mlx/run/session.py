@@ -88,6 +88,7 @@ class Session:
     resumed: bool
     clock: Callable[[], float] = time.monotonic  # seconds
     updates_lost: int = 0  # steps in a row whose gradient was not finite
+    kept_at: float = 0.0  # seconds of training at the newest checkpoint of this process
 
     # The start --------------------------------------------------------------------------------------------------
 
@@ -141,6 +142,7 @@ class Session:
             settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None
         )
         session.remember()
+        session.kept_at = state.seconds
         return session
 
     # The run, as it is read -------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ class Session:
                     scores = self.evaluate()
                     with self.training_time():
                         self.log(self.trainer.train_step(self.state.step), scores)
-                    if self.state.step % self.settings.checkpoint.every == 0:
+                    if self.checkpoint_due():
                         self.keep()
                 kept = self.keep()
         except KeyboardInterrupt:  # asked twice: what is half done may not be saved
@@ -259,8 +261,15 @@ class Session:
         where = checkpoint.save(
             self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved()
         )
+        self.kept_at = self.state.seconds
         self.folder.prune(self.settings.checkpoint.keep, self.state.best["step"] if self.state.best else None)
         return where
+
+    def checkpoint_due(self) -> bool:
+        """Whether so many steps or so many minutes are over."""
+        wanted = self.settings.checkpoint
+        by_steps = bool(wanted.every) and self.state.step % wanted.every == 0
+        return by_steps or 0 < 60.0 * wanted.minutes <= self.state.seconds - self.kept_at
 
     def keep_best(self, score: Score) -> None:
         """Keep the policy of this step if it is the best so far."""
