@@ -70,9 +70,11 @@ def test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one(monkeypa
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
     monkeypatch.setattr(machine, "_sysctl", lambda name: facts.get(name, ""))
+    monkeypatch.setattr(machine, "_gpu_cores", lambda: 0)
     found = machine.mac_here()
     assert found is not None
-    assert found.name == "Apple M3 Max, assumed"
+    assert found.name.startswith("Apple M3 Max")
+    assert found.name.endswith(", assumed")
 
 
 def test_the_table_names_every_rung_its_source_and_where_to_begin() -> None:
