@@ -42,7 +42,7 @@ def test_the_sandbox_is_started_before_mlx(monkeypatch: pytest.MonkeyPatch) -> N
 
         return check
 
-    for name in ("packages", "sandbox", "disk", "mlx", "self_test"):
+    for name in ("packages", "sandbox", "disk", "mlx", "products", "self_test"):
         monkeypatch.setattr(doctor, name, note(name))
     list(doctor.examine(network=False))
     assert order.index("sandbox") < order.index("mlx") < order.index("self_test")
