@@ -175,8 +175,8 @@ TAKE = {Kind.DEDUCTION: deduction, Kind.ABDUCTION: abduction, Kind.INDUCTION: in
 
 def choose() -> dict[tuple[Kind, int], list[Chosen]]:
     """The tasks of each kind and band."""
-    cells: dict[tuple[Kind, int], list[Chosen]] = {(kind, band): [] for band in range(1, 5) for kind in Kind}
-    taken: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+    cells: dict[tuple[Kind, int], list[Chosen]] = {(kind, band): [] for band in range(1, 5) for kind in TAKE}
+    taken: dict[Kind, set[str]] = {kind: set() for kind in TAKE}
     shapes: set[str] = set()
 
     def place(one: Candidate, most: int) -> int:
@@ -224,7 +224,7 @@ def ordered(cells: dict[tuple[Kind, int], list[Chosen]]) -> list[Chosen]:
     """Bands by turns, so that the first tasks of a kind are spread over the bands; mixed within a band."""
     for (kind, band), cell in cells.items():
         Random(f"{kind}{band}").shuffle(cell)
-    return [cells[kind, band][k] for k in range(PER_CELL) for band in range(1, 5) for kind in Kind]
+    return [cells[kind, band][k] for k in range(PER_CELL) for band in range(1, 5) for kind in TAKE]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

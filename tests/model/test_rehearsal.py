@@ -215,7 +215,7 @@ SMALL = (
     "model.style=compact", "model.group_size=32", "lora.rank=4", "tasks.references=1", "tasks.induction_pairs=2",
     "batch.proposals=1", "batch.attempts=1", "batch.solves=1", "batch.solve_group=2", "sampling.propose_tokens=8",
     "sampling.solve_tokens=6", "sampling.prompt_tokens=2000", "sampling.max_rows=8", "buffer.seed_size=1",
-    "evaluation.probe=built-in", "evaluation.probe_tasks=4", "evaluation.samples=1", "checkpoint.every=1",
+    "evaluation.probe=built-in", "evaluation.probe_tasks=1", "evaluation.samples=1", "checkpoint.every=1",
     "tracking.report=false", "tracking.rollouts=false", "batch.train_proposer=true", "optim.micro_batch_tokens=2048",
 )  # fmt: skip
 
@@ -229,7 +229,7 @@ def environment() -> dict[str, str]:
 
 
 def run(*words: str) -> str:
-    done = subprocess.run(azr(*words), env=environment(), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(azr(*words), env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -241,6 +241,7 @@ def train(model: Path, folder: Path) -> tuple[str, ...]:
     return ("train", "--config", str(preset), "--run-dir", str(folder), *sets)
 
 
+@pytest.mark.timeout(900)  # three processes on a machine that may be busy
 def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been_and_is_exported(folders, tmp_path):
     """Train, kill, resume, export: the same metrics and adapters as without the kill."""
     said = run(*train(folders["bytes"], tmp_path / "whole"))
@@ -250,7 +251,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been_and_is_exported(fold
         azr(*train(folders["bytes"], tmp_path / "killed")), env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not (tmp_path / "killed" / "step-000001").is_dir() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)

@@ -27,6 +27,7 @@ from benchmarks.heldout.measure import BANDS, Counted, TooManySteps, skeleton
 
 ROWS = [json.loads(line) for line in BUILT_IN.read_text(encoding="utf-8").splitlines()]
 TASKS = held_out_tasks.read(BUILT_IN)
+KINDS = tuple(build.TAKE)  # those of AZR; others have no built-in tasks
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +41,14 @@ def executor() -> Iterator[Executor]:
 
 def test_there_are_32_tasks_of_each_kind_in_each_band() -> None:
     cells = Counter((task.kind, band) for task, band in zip(TASKS, TASKS.bands, strict=True))
-    assert cells == {(kind, band): 32 for kind in Kind for band in range(1, 5)}
+    assert cells == {(kind, band): 32 for kind in KINDS for band in range(1, 5)}
 
 
 def test_the_first_tasks_of_a_kind_are_spread_over_the_bands() -> None:
     for each in (4, 8, 40):
-        some = TASKS.chosen(Kind, each)
+        some = TASKS.chosen(KINDS, each)
         assert Counter(zip((task.kind for task in some), some.bands, strict=True)) == {
-            (kind, band): each // 4 for kind in Kind for band in range(1, 5)
+            (kind, band): each // 4 for kind in KINDS for band in range(1, 5)
         }
 
 
@@ -81,7 +82,7 @@ def test_every_task_could_have_been_proposed() -> None:
 
 
 def test_no_program_serves_a_kind_twice_and_no_two_have_the_same_shape() -> None:
-    for kind in Kind:
+    for kind in KINDS:
         shapes = [skeleton(task.program) for task in TASKS if task.kind is kind]
         assert len(set(shapes)) == len(shapes)
     assert len({skeleton(task.program) for task in TASKS}) == len({program_key(task) for task in TASKS})
@@ -103,7 +104,7 @@ def test_hints_tell_no_code() -> None:
 def test_guessing_solves_nearly_nothing(executor: Executor) -> None:
     """No copy is right; the commonest answer is right for the one task that it belongs to."""
     rates = guess_rates(TASKS, executor)
-    assert rates["copying"] == dict.fromkeys(Kind, 0.0)
+    assert rates["copying"] == dict.fromkeys(KINDS, 0.0)
     assert rates["commonest"][Kind.INDUCTION] == 0
     assert max(rates["commonest"].values()) <= 1 / 128
 
@@ -261,4 +262,4 @@ def test_minutes_choose_how_many_tasks(minutes: float, each: int, words: str) ->
     found, said = Timed(TASKS, None, None, settings, None).affordable(lambda: Timed.now)  # type: ignore[arg-type]
     assert found == each
     assert words in said
-    assert isinstance(TASKS.chosen(Kind, each), HeldOutTasks)
+    assert isinstance(TASKS.chosen(KINDS, each), HeldOutTasks)
