@@ -1,14 +1,13 @@
-"""`azr run`, the doctor's lines, and the macOS profile as far as it can be read without a Mac."""
+"""`azr run`, and the doctor's lines."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from azr_mlx.executor import LayerReport, seatbelt
+from azr_mlx.executor import LayerReport
 from azr_mlx.executor.cli_run import layer_lines, printable, run_file
 
 
@@ -54,27 +53,3 @@ def test_the_doctor_says_what_is_open() -> None:
     lines = layer_lines(LayerReport("standard", ("capabilities", "seccomp"), {"landlock": "not there"}))
     assert "NOT fully confined, open to programs: files" in lines[0]
     assert any("landlock" in line and "not there" in line for line in lines)
-
-
-def test_the_profile_takes_paths_as_parameters_only() -> None:
-    """A folder named `") (allow default) ("` must not be able to write rules."""
-    hostile = '/tmp/") (allow default) ("'
-    words = seatbelt.wrap(["/usr/bin/python3", "x.py"], hostile, "children")
-    assert words[0] == "/usr/bin/sandbox-exec"
-    assert "(allow default)" not in words[2]
-    assert any(word.startswith("BOX=") and hostile.split("/")[-1] in word for word in words)
-    assert words[-2:] == ["/usr/bin/python3", "x.py"]
-
-
-def test_the_profile_denies_by_default_and_is_balanced() -> None:
-    for scope in ("children", "same-sandbox"):
-        text = seatbelt.profile(scope)
-        assert text.count("(") == text.count(")")
-        assert "(deny default)" in text
-        assert text.index("(allow file-read*)") < text.index('(subpath "/Users")') < text.index('(param "PREFIX")')
-        assert "(deny network*)" in text
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="is about the other systems")
-def test_the_probe_says_that_this_is_no_mac() -> None:
-    assert seatbelt.probe() == ("", "not macOS")
