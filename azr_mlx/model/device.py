@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from azr_mlx.model import limits, openblas
+from azr_mlx.model import limits, metal, openblas
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def prepare() -> Profile:
     global _profile
     if _profile is not None:
         return _profile
-    notes: list[str] = []
+    notes = list(metal.relax_watchdog())
     library: str | None = None
     if sys.platform.startswith("linux"):
         library = openblas.accelerate()
