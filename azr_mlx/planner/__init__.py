@@ -1,6 +1,6 @@
 """Will a configuration fit this machine, and how long does a step take?"""
 
-from azr_mlx.planner.machine import Machine, here, mac, size
+from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import (
     KEPT_EXTRA,
     MemoryPlan,
@@ -25,6 +25,7 @@ __all__ = [
     "Workload",
     "adapter_parameters",
     "advice",
+    "calibrated",
     "held_weights",
     "here",
     "mac",

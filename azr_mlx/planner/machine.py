@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from azr_mlx.errors import UsageError
@@ -40,6 +42,7 @@ class Machine:
     cores: int  # workers of the executor when executor.workers is 0
     elementwise: float = 0.0  # seconds an exponential takes, where they are not hidden behind the rest
     launch: float = 0.0  # seconds that one operation costs however small it is
+    measured: bool = False  # bandwidth and flops are what kernels reached, not what the hardware could
 
     @property
     def packed(self) -> bool:
@@ -48,7 +51,7 @@ class Machine:
     @property
     def reached(self) -> tuple[float, float]:
         """Shares of bandwidth and flops that are reached. A measured rate is reached."""
-        return (GPU_BANDWIDTH, GPU_FLOPS) if self.packed else (1.0, 1.0)
+        return (GPU_BANDWIDTH, GPU_FLOPS) if self.packed and not self.measured else (1.0, 1.0)
 
 
 def mac(memory: float, chip: str = "", room: float = 0.0) -> Machine:
@@ -63,11 +66,40 @@ def mac(memory: float, chip: str = "", room: float = 0.0) -> Machine:
             f"the chip {chip} is not in the table: give --bandwidth and --flops, or one of {', '.join(APPLE)}"
         )
     bandwidth, flops = APPLE[name]
-    # recommendedMaxWorkingSetSize as Metal reports it: two thirds of memory up to 32 GB, three quarters above.
-    room = room or memory * (2 / 3 if memory <= 33e9 else 3 / 4)
+    room = room or _metal_room(memory)
     basis = "published bandwidth, derived flops"
     cores = 8 if name.count(" ") == 0 else 24 if "Ultra" in name else 14
     return Machine(f"Apple {name}{assumed}", "metal", memory, room, bandwidth * GB, flops * 1e12, basis, cores)
+
+
+def calibrated(file: Path) -> Machine:
+    """The machine of a file that `azr bench` wrote: its rates are reached ones. Raises UsageError."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        machine, products = found["machine"], found["products"]
+        kind, memory = str(machine["device"]), float(machine["memory"])
+        rate = products["quantized_tflops"] if kind != "cpu" else products["tflops"]
+        numbers = [
+            float(products["gb_per_second"]) * GB,
+            float(rate) * 1e12,
+            float(products["launch_microseconds"]) / 1e6,
+        ]
+        if found["format"] != 1 or not all(math.isfinite(one) and one > 0 for one in [memory, *numbers]):
+            raise ValueError("numbers that cannot be")
+        cores, name, when = int(found["executor"]["workers"]), str(machine["name"]), str(found["date"])
+    except OSError as error:
+        raise UsageError(f"--calibrate {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"--calibrate {file} is no file of azr bench ({what}): azr bench writes one") from None
+    room = _metal_room(memory) if kind == "metal" else (0.9 if kind == "cuda" else 0.8) * memory
+    basis = f"measured by azr bench on {when}"
+    return Machine(name, kind, memory, room, numbers[0], numbers[1], basis, cores, launch=numbers[2], measured=True)
+
+
+def _metal_room(memory: float) -> float:
+    """recommendedMaxWorkingSetSize as Metal reports it: two thirds of memory up to 32 GB, three quarters above."""
+    return memory * (2 / 3 if memory <= 33e9 else 3 / 4)
 
 
 def here() -> Machine:
