@@ -17,7 +17,7 @@ from azr_mlx.evaluation.benchmark import Benchmark
 from azr_mlx.evaluation.calls import PATIENCE, PRESENCE, SET, VALUE, Calls, Result, call_all
 from azr_mlx.evaluation.problems import Problem, Trial
 from azr_mlx.executor import Executor, Job, Limits, Outcome, Status, StdinJob, TestJob
-from azr_mlx.executor.literals import LiteralError, check_arguments, parse_value
+from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
 
 _OUTPUT_BYTES = 16 << 20
 
@@ -221,7 +221,7 @@ class Judge:
         if match is None:
             return Score(False, "failed: no call of f")
         try:
-            check_arguments(match[1])
+            parse_arguments(match[1])
             expected = parse_value(str(problem.trials[0].expected))
         except LiteralError as error:
             return Score(False, f"failed: not literal arguments: {error}"[:300])

@@ -7,21 +7,13 @@
 Never imports mlx. docs/security.md says what is confined where, and what is not.
 """
 
-from azr_mlx.executor.pool import (
-    Executor,
-    Job,
-    LayerReport,
-    Limits,
-    Outcome,
-    SandboxUnavailable,
-    Status,
-    StdinJob,
-    TestJob,
-    find_layers,
-)
+from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
+from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
+from azr_mlx.executor.pool import Executor, ExecutorFailed, find_layers
 
 __all__ = [
     "Executor",
+    "ExecutorFailed",
     "Job",
     "LayerReport",
     "Limits",

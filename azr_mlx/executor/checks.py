@@ -83,6 +83,8 @@ class Caller:
     """Calls functions in a thread of its own: the frames above a call are this loop's, not the test's."""
 
     def __init__(self) -> None:
+        """Raises RuntimeError when there can be no thread."""
+        _thread.stack_size(64 << 20)
         self.todo, self.done = _thread.allocate_lock(), _thread.allocate_lock()
         self.todo.acquire()
         self.done.acquire()
@@ -143,7 +145,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def run(
-    program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]]
+    program: str, test: str, token: bytes, fresh: Callable[[str], dict[str, Any]], caller: Caller
 ) -> tuple[str, BaseException | None]:
     """Run both. (the token in hex, None) when the test reached its end, else ("program" or "test", the exception)."""
     waiting, entry = os.pipe()
@@ -159,8 +161,6 @@ def run(
     check = compile(test, "<test>", "exec", dont_inherit=True)
     wanted = _names(check)
     _take_away()
-    _thread.stack_size(64 << 20)
-    caller = Caller()
     namespace = fresh("program")
     try:
         caller.call(exec, (compile(program, "<program>", "exec", dont_inherit=True), namespace), {})

@@ -16,20 +16,27 @@ import gc
 import marshal
 import os
 import resource
-import struct
 import sys
 import types
 from typing import Any
 
 from azr_mlx.executor import checks
 from azr_mlx.executor.values import EncodeError, encode
+from azr_mlx.executor.wire import (
+    HEADER,
+    RESULT_BAD,
+    RESULT_EXCEPTION,
+    RESULT_EXITED,
+    RESULT_FAILED,
+    RESULT_FD,
+    RESULT_FORBIDDEN,
+    RESULT_MEMORY,
+    RESULT_OK,
+)
 
-RESULT_FD = 3
-_HEADER = struct.Struct("<I")
 _DETAIL_CHARS = 400
 _write = os.write
 _AssertionError = AssertionError  # the name in builtins is the program's to change
-OK, EXCEPTION, MEMORY, EXITED, FORBIDDEN, BAD_RESULT, FAILED = b"oxmefbt"
 
 
 def _flush() -> None:
@@ -45,7 +52,7 @@ def _flush() -> None:
 
 def send(status: int, body: bytes) -> None:
     """Write the one frame of this child."""
-    data = _HEADER.pack(len(body) + 1) + bytes((status,)) + body
+    data = HEADER.pack(len(body) + 1) + bytes((status,)) + body
     sent = _write(RESULT_FD, data)
     while sent < len(data):
         sent += _write(RESULT_FD, data[sent : sent + 65536])
@@ -60,9 +67,9 @@ def send_values(encoded: list[bytes], token: bytes = b"") -> None:
     """Send an ok: the token of a test job, then each value with its length."""
     parts = [token]
     for item in encoded:
-        parts.append(_HEADER.pack(len(item)))
+        parts.append(HEADER.pack(len(item)))
         parts.append(item)
-    send(OK, b"".join(parts))
+    send(RESULT_OK, b"".join(parts))
 
 
 def describe(error: BaseException) -> str:
@@ -92,15 +99,15 @@ def describe(error: BaseException) -> str:
 def report(error: BaseException, where: str = "") -> None:
     """Send the frame that an exception of the program deserves."""
     if isinstance(error, MemoryError):
-        say(MEMORY, f"{where}MemoryError")
+        say(RESULT_MEMORY, f"{where}MemoryError")
     elif isinstance(error, SystemError) and _memory_is_short():
-        say(MEMORY, f"{where}SystemError")
+        say(RESULT_MEMORY, f"{where}SystemError")
     elif isinstance(error, SystemExit):
-        say(EXITED, f"{where}SystemExit({_code(error)})")
+        say(RESULT_EXITED, f"{where}SystemExit({_code(error)})")
     elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
-        say(FORBIDDEN, where + describe(error))
+        say(RESULT_FORBIDDEN, where + describe(error))
     else:
-        say(EXCEPTION, where + describe(error))
+        say(RESULT_EXCEPTION, where + describe(error))
 
 
 def _memory_is_short() -> bool:
@@ -150,18 +157,18 @@ def run_function(program: str, inputs: tuple[str, ...], function: str, reverse: 
         try:
             expression = call_expression(function, inputs[index])
         except SyntaxError as error:
-            say(EXCEPTION, f"{where}bad arguments: {error.msg}")
+            say(RESULT_EXCEPTION, f"{where}bad arguments: {error.msg}")
             return
         try:
             namespace = fresh_module("program")
             exec(code, namespace)
             if function not in namespace:
-                say(EXCEPTION, f"no function {function}")
+                say(RESULT_EXCEPTION, f"no function {function}")
                 return
             value = eval(expression, namespace)
             encoded[index] = encode(value, left)
         except EncodeError as error:
-            say(BAD_RESULT, where + str(error))
+            say(RESULT_BAD, where + str(error))
             return
         except BaseException as error:
             report(error, where)
@@ -200,15 +207,15 @@ def run_script(program: str, stdin: str) -> None:
     send_values([])
 
 
-def run_test(program: str, test: str, token: bytes) -> None:
+def run_test(program: str, test: str, token: bytes, caller: checks.Caller) -> None:
     """Run the program, then the test; what the test said is described in checks.py."""
-    word, error = checks.run(program, test, token, fresh_module)
+    word, error = checks.run(program, test, token, fresh_module, caller)
     if error is None:
         _flush()
         send_values([], bytes.fromhex(word))
     elif word == "test" and isinstance(error, _AssertionError):
         _flush()
-        say(FAILED, f"{_failed_line(test, error)}{describe(error)}")
+        say(RESULT_FAILED, f"{_failed_line(test, error)}{describe(error)}")
     else:
         report(error, f"{word}: ")
 
@@ -225,10 +232,20 @@ def _failed_line(test: str, error: BaseException) -> str:
     return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
-def work(job: bytes) -> None:
-    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+Run = tuple[str, str, tuple[Any, ...], int, Any]
+
+
+def prepare(job: bytes) -> Run:
+    """Everything of a job that can fail through no fault of the program's. Raises then, and nothing is blamed on it."""
     # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
     mode, program, rest, max_bytes = marshal.loads(job)
+    return mode, program, rest, max_bytes, checks.Caller() if mode == "test" else None
+
+
+def work(run: Run) -> None:
+    """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
+    mode, program, rest, max_bytes, caller = run
+    del run
     gc.enable()
     try:
         if mode == "function":
@@ -238,7 +255,7 @@ def work(job: bytes) -> None:
             run_script(program, *rest)
         else:
             test, token = rest
-            del rest, job
-            run_test(program, test, token)
+            del rest
+            run_test(program, test, token, caller)
     except BaseException as error:  # compile() raises SyntaxError, ValueError, MemoryError, RecursionError, ...
         report(error)

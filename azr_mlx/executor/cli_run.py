@@ -10,17 +10,11 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from azr_mlx.executor import boundary
+from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob
+from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
 from azr_mlx.executor.literals import LiteralError, check_arguments
-from azr_mlx.executor.pool import (
-    Executor,
-    Job,
-    LayerReport,
-    Limits,
-    Outcome,
-    SandboxUnavailable,
-    StdinJob,
-    find_layers,
-)
+from azr_mlx.executor.pool import Executor, find_layers
 
 _PURPOSE = {
     "namespaces": "no network, own process numbers, no shared memory with others",
@@ -31,6 +25,10 @@ _PURPOSE = {
     "seccomp": "no new processes, other programs, sockets, tracing or exotic system calls",
     "seatbelt": "macOS sandbox: no network, no other programs, no reading at home, no writing elsewhere",
 }
+
+
+_JSON_CHARS = 16 << 20  # of one value: more than the default limit of a result can hold
+_MAX_INPUT_CHARS = 1 << 20  # the user's own argument text, which is no model's
 
 
 def printable(text: str) -> str:
@@ -44,11 +42,15 @@ def printable(text: str) -> str:
 
 
 def outcome_record(outcome: Outcome, layers: LayerReport) -> dict[str, Any]:
-    """The verdict of one program as plain JSON data. Values are given as their `repr`, since JSON has few types."""
+    """The verdict of one program as plain JSON data.
+
+    Values are given as their `repr`, since JSON has few types; integers of more digits than `repr` writes are in
+    hexadecimal.
+    """
     return {
         "status": outcome.status.value,
         "detail": printable(outcome.detail),
-        "values": [repr(value) for value in outcome.values],
+        "values": [boundary.shown(value, _JSON_CHARS) for value in outcome.values],
         "stdout": outcome.stdout,
         "stderr": outcome.stderr,
         "wall_seconds": round(outcome.wall_seconds, 6),
@@ -77,7 +79,7 @@ def run_file(
     try:
         source = Path(path).read_bytes().decode("utf-8", "surrogateescape")
         if input_text is not None:
-            check_arguments(input_text)
+            check_arguments(input_text, _MAX_INPUT_CHARS)
     except OSError as error:
         print(f"azr run: cannot read {path}: {error.strerror}", file=sys.stderr)
         return 2
@@ -95,6 +97,9 @@ def run_file(
                 outcome = executor.submit_check(Job(source, (input_text,), function)).result()
             layers = executor.layers
     except (SandboxUnavailable, RuntimeError) as error:
+        if as_json:
+            nothing = Outcome(Status.SANDBOX_ERROR, detail=str(error))
+            print(json.dumps(outcome_record(nothing, LayerReport(level, (), {})), ensure_ascii=True))
         print(f"azr run: {error}", file=sys.stderr)
         return 1
     if as_json:
@@ -102,7 +107,7 @@ def run_file(
         return 0 if outcome.ok else 1
     print(f"verdict  {outcome.status.value}" + (f": {printable(outcome.detail)}" if outcome.detail else ""))
     for value in outcome.values:
-        print(f"value    {printable(repr(value))}")
+        print(f"value    {printable(boundary.shown(value))}")
     for name, text in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
         for line in printable(text).splitlines():
             print(f"{name}   {line}")

@@ -13,9 +13,11 @@ import contextlib
 import ctypes
 import errno
 import os
+import select
+import signal
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 LINUX = sys.platform.startswith("linux")
 DARWIN = sys.platform == "darwin"
@@ -72,7 +74,9 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 def namespaces() -> list[str]:
     """Enter fresh namespaces: mount, pid (for children), network, ipc, host name; and user unless root does without.
 
-    Returns their names. Raises OSError when the kernel or the distribution forbids them.
+    Returns their names. Raises OSError when the kernel or the distribution forbids them, which may be halfway: Ubuntu
+    24.04's AppArmor lets `unshare` succeed and refuses the maps. Try it in a process that can be thrown away
+    (`attempt`) before the one that matters.
     """
     spaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
     names = ["mount", "pid", "network", "ipc", "uts"]
@@ -85,6 +89,55 @@ def namespaces() -> list[str]:
         with open(f"/proc/self/{path}", "w") as file:
             file.write(text)
     return ["user", *names]
+
+
+def attempt(action: Callable[[], object], seconds: float = 10.0) -> None:
+    """Do `action` in a forked process and throw that away. Raises OSError with the reason when it failed there.
+
+    For steps that cannot be undone and may fail halfway, such as entering namespaces. The process is ended after
+    `seconds`.
+    """
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        said = b""
+        try:
+            os.close(read)
+            action()
+        except BaseException as error:
+            said = str(error).encode("utf-8", "backslashreplace")[:500] or b"it failed without a word"
+        with contextlib.suppress(OSError):
+            os.write(write, said + b"\0")
+        os._exit(0)
+    os.close(write)
+    said = b""
+    try:
+        if select.select([read], [], [], seconds)[0]:
+            said = os.read(read, 4096)
+    finally:
+        os.close(read)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if said != b"\0":
+        raise OSError(said.rstrip(b"\0").decode("utf-8", "replace") or "the trial ended without a word")
+
+
+def scatter_pids() -> None:
+    """Start the process numbers of this pid namespace at a random place, while its init still has the right to.
+
+    A program can see how far they have got, and move them by starting threads. Two slots must not be in step by
+    accident, or a program that returns its number would look deterministic.
+    """
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(300 + int.from_bytes(os.urandom(2), "big") % 20000))
+
+
+def _scatter_files(folder: str) -> None:
+    """The same for the numbers of the files in a fresh tmpfs, which counts them up from one."""
+    for _ in range(os.urandom(1)[0]):
+        os.close(os.open(f"{folder}/x", os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
+        os.unlink(f"{folder}/x")
 
 
 def readable_paths(extra: Iterable[str]) -> list[str]:
@@ -133,6 +186,9 @@ def new_root(box: str, extra: Iterable[str] = ()) -> None:
     for device in ("null", "zero", "random", "urandom"):
         os.close(os.open(f"{root}/dev/{device}", os.O_CREAT | os.O_WRONLY, 0o666))
         _mount(f"/dev/{device}", f"{root}/dev/{device}", None, MS_BIND)
+        with contextlib.suppress(OSError):  # or a program could set the times of the machine's own /dev/null
+            flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC
+            _mount("none", f"{root}/dev/{device}", None, flags)
     os.makedirs(root + "/box", exist_ok=True)
     os.makedirs(root + "/tmp", exist_ok=True)
     os.chdir(root)
@@ -141,6 +197,7 @@ def new_root(box: str, extra: Iterable[str] = ()) -> None:
     os.chdir("/")
     options = f"mode=0700,size={BOX_BYTES},nr_inodes=4096"
     _mount("box", "/box", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    _scatter_files("/box")
     os.symlink("/box", "/tmp/box")  # /tmp itself stays empty and read-only
     _mount("none", "/", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID)
     os.umask(0o077)
@@ -238,8 +295,15 @@ sched_setaffinity 203 122; sched_setscheduler 144 119; sched_setparam 142 118;
 sched_setattr 314 274; setpriority 141 140;
 ioprio_set 251 30; migrate_pages 256 238; move_pages 279 239; mbind 237 235; set_mempolicy 238 237;
 vmsplice 278 75; splice 275 76; tee 276 77; seccomp 317 277; landlock_add_rule 445 445; mknod 133 -; mknodat 259 33;
-prctl 157 167; prlimit64 302 261; ioctl 16 29; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7; setxattrat 463 463;
-shmdt 67 197
+prctl 157 167; prlimit64 302 261; ioctl 16 29; fcntl 72 25; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7;
+setxattrat 463 463; file_setattr 469 469; shmdt 67 197; semtimedop 220 192; sync 162 81; syncfs 306 267;
+open_tree_attr 467 467; statmount 457 457; listmount 458 458; process_mrelease 448 448;
+set_mempolicy_home_node 450 450; quotactl_fd 443 443; lsm_set_self_attr 460 460;
+chmod 90 -; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; chown 92 -; fchown 93 55; lchown 94 -; fchownat 260 54;
+utime 132 -; utimes 235 -; futimesat 261 -; utimensat 280 88; getxattr 191 8; lgetxattr 192 9; fgetxattr 193 10;
+listxattr 194 11; llistxattr 195 12; flistxattr 196 13; removexattr 197 14; lremovexattr 198 15; fremovexattr 199 16;
+getxattrat 464 464; listxattrat 465 465; removexattrat 466 466; readlink 89 -; readlinkat 267 78; truncate 76 45;
+fallocate 285 47
 """
 _NUMBERS: dict[str, int] = {}
 for _entry in _TABLE.split(";"):
@@ -256,7 +320,21 @@ _CHILD_ONLY = """
 fork vfork rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal pidfd_open tkill setsid setpgid
 setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset seccomp
 """.split()  # noqa: SIM905
-_BY_ARGUMENT = ("clone", "clone3", "kill", "tgkill", "prctl", "prlimit64", "ioctl", "socketpair")
+# What landlock does not govern (metadata of files, links, on old kernels truncation), and the one call that takes
+# gigabytes from a disk in a moment. Denied to programs that see the machine's own files; the zygote cleans up by them.
+_ON_FILES = """
+chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat
+getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr
+getxattrat listxattrat removexattrat readlink readlinkat truncate fallocate
+""".split()  # noqa: SIM905
+_BY_ARGUMENT = ("clone", "clone3", "kill", "tgkill", "prctl", "prlimit64", "ioctl", "fcntl", "socketpair")
+# Commands of fcntl that leave nothing behind and signal nobody: descriptors, flags, locks, seals, and reading. Not
+# F_SETOWN, F_SETSIG, F_SETOWN_EX (a signal to any process of the user), leases and notifications, sizes of pipes (a
+# quota of the user), hints (they stay on the file).
+_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1025, 1030, 1032, 1033, 1034, 1035)
+_F_SETFL, _O_ASYNC = 4, 0x2000
+# TCGETS, TCGETS2, TIOCGPGRP, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what Python's own files and sockets ask.
+_IOCTL = (0x5401, 0x802C542A, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 
 
 def seccomp_supported() -> bool:
@@ -296,6 +374,16 @@ class _Filter:
         self.put(_RET, otherwise)
         self.put(_RET, answer)
 
+    def no_flag(self, name: str, index: int, value: int, second: int, flags: int, answer: int) -> None:
+        """`answer` to a system call whose argument `index` is `value` and whose `second` has one of `flags`."""
+        self.put(_JEQ, _NUMBERS[name], 0, 6)
+        self.put(_LD, 16 + 8 * index)
+        self.put(_JEQ, value, 0, 3)
+        self.put(_LD, 16 + 8 * second)
+        self.put(_JSET, flags, 0, 1)
+        self.put(_RET, answer)
+        self.put(_LD, 0)
+
     def bytes(self) -> bytes:
         self.put(_RET, _ALLOW)
         return b"".join(struct.pack("<HBBI", *instruction) for instruction in self.code)
@@ -310,21 +398,27 @@ def zygote_filter() -> bytes:
     ordinary exception.
     """
     made = _Filter()
-    made.deny(name for name in _NUMBERS if name not in _CHILD_ONLY and name not in _BY_ARGUMENT)
+    later = {*_CHILD_ONLY, *_ON_FILES, *_BY_ARGUMENT}
+    made.deny(name for name in _NUMBERS if name not in later)
     made.argument("socketpair", 0, [1], _DENY, _ALLOW)  # AF_UNIX pairs reach nobody else; asyncio needs one
-    made.argument("ioctl", 1, [0x5412, 0x541C], _ALLOW, _DENY)  # TIOCSTI and TIOCLINUX type into a terminal
+    made.argument("ioctl", 1, _IOCTL, _DENY, _ALLOW)
+    made.no_flag("fcntl", 1, _F_SETFL, 2, _O_ASYNC, _DENY)
+    made.argument("fcntl", 1, _FCNTL, _DENY, _ALLOW)
     return made.bytes()
 
 
-def child_filter(alone: bool) -> bytes:
+def child_filter(alone: bool, own_root: bool) -> bytes:
     """The second program, for the child only, kept short since it is installed for every program that runs.
 
-    No new process, no new session or identity, no signal to others (`alone` says that a pid namespace sees to that).
+    No new process, no new session or identity, no signal to others (`alone` says that a pid namespace sees to that),
+    and no metadata of files unless the file system holds nothing of the user's (`own_root`).
     `clone` may make threads only; `clone3` must say ENOSYS, as its flags are in memory that a filter cannot read and
     libc then falls back to `clone`, whose flags it can.
     """
     made = _Filter()
     made.deny(_CHILD_ONLY if not alone else [name for name in _CHILD_ONLY if "sig" not in name and name != "tkill"])
+    if not own_root:
+        made.deny(_ON_FILES)
     made.deny(["clone3"], _ABSENT)
     made.put(_JEQ, _NUMBERS["clone"], 0, 5)
     made.put(_LD, 16)

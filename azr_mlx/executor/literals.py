@@ -4,6 +4,11 @@ The grammar is that of Python literals plus constant arithmetic ("0.1+0.2", "2**
 bounded before it is computed. A few names that `repr` writes are known as well: inf, nan, set(), frozenset(...),
 Counter(...), OrderedDict(...), dict(a=1), float('inf').
 
+What is bounded is what a text *means*, not how it is built: `[[0]*6000]*6000` is a list of two objects in memory and
+thirty-six million cells to everybody who reads it. Every text has MAX_CELLS to spend, and each value that it makes is
+paid for, kept or not, with as many cells as it holds: one for itself, one for each item at every depth as often as it
+stands there, one for each eight bytes of a text or a number, more for the product of two large numbers.
+
 The text is parsed by `ast.parse`, which builds a tree and runs nothing; its length is bounded first, and its own
 guards against nesting (SyntaxError, RecursionError, MemoryError) end as LiteralError like every other fault.
 """
@@ -12,14 +17,14 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from azr_mlx.executor import values
 
-MAX_CHARS = 100_000
-MAX_BITS = 1 << 16  # of an int that arithmetic makes
-MAX_ITEMS = 1 << 17  # of a str, bytes, list or tuple that arithmetic makes
+MAX_CHARS = 1 << 14  # ast.parse takes about a millisecond for each thousand
+MAX_CELLS = 1 << 16
+MAX_BITS = 1 << 14  # of an int that arithmetic makes; the limit of int's own digits is a little lower
 _FILE = "<azr literal>"
 
 # A model may write "\d" as often as it likes; the trainer's log need not say so each time.
@@ -34,7 +39,7 @@ class LiteralError(ValueError):
 def parse_value(text: str) -> Any:
     """The value that a literal stands for. Raises LiteralError, and nothing else, for every other text."""
     body = _parse(text.strip(), text).body
-    return _guard(lambda: _value(body, 0))
+    return _guard(lambda: _Reader().value(body, 0))
 
 
 def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -42,13 +47,14 @@ def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     Raises LiteralError, and nothing else, for every other text, "5) or (True" among them.
     """
-    call = _call(text)
+    call = _call(text, MAX_CHARS)
 
     def evaluate() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args = _sequence(call.args, 0)
+        reader = _Reader()
+        args = reader.sequence(call.args, 0)
         keywords: dict[str, Any] = {}
         for keyword in call.keywords:
-            value = _value(keyword.value, 0)
+            value = reader.value(keyword.value, 0)
             if keyword.arg is not None:
                 pairs = {keyword.arg: value}
             elif type(value) is dict and all(type(name) is str for name in value):
@@ -65,14 +71,14 @@ def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return found
 
 
-def check_arguments(text: str) -> None:
+def check_arguments(text: str, max_chars: int = MAX_CHARS) -> None:
     """Accept the text of exactly one call's arguments, whatever expressions they are. Raises LiteralError otherwise."""
-    _call(text)
+    _call(text, max_chars)
 
 
-def _call(text: str) -> ast.Call:
+def _call(text: str, max_chars: int) -> ast.Call:
     # The line break ends a trailing comment; the name `_` must be what the parentheses call.
-    body = _parse(f"_({text}\n)", text).body
+    body = _parse(f"_({text}\n)", text, max_chars).body
     if isinstance(body, ast.Call) and isinstance(body.func, ast.Name) and body.func.id == "_" and body.col_offset == 0:
         names = [keyword.arg for keyword in body.keywords if keyword.arg is not None]
         if len(names) != len(set(names)):
@@ -81,15 +87,15 @@ def _call(text: str) -> ast.Call:
     raise LiteralError("not the arguments of exactly one call")
 
 
-def _parse(source: str, text: str) -> ast.Expression:
-    if len(text) > MAX_CHARS:
-        raise LiteralError(f"longer than {MAX_CHARS} characters")
-    if not text.strip() and source == text.strip():
+def _parse(source: str, text: str, max_chars: int = MAX_CHARS) -> ast.Expression:
+    if len(text) > max_chars:
+        raise LiteralError(f"longer than {max_chars} characters")
+    if not source:
         raise LiteralError("empty")
     try:
         return ast.parse(source, _FILE, "eval")
     except SyntaxError as error:
-        raise LiteralError(f"not a literal: {_short(error.msg)}") from None
+        raise LiteralError(f"not a literal: {_short(str(error.msg))}") from None
     except (RecursionError, MemoryError):
         raise LiteralError("nested too deep") from None
     except ValueError as error:  # null bytes, lone surrogates, ints of too many digits
@@ -113,55 +119,195 @@ def _short(text: str) -> str:
 
 _NAMES = {"inf": float("inf"), "nan": float("nan"), "Ellipsis": Ellipsis}
 _CALLS = {"set", "frozenset", "Counter", "OrderedDict", "dict", "list", "tuple", "float"}
+_NUMBERS = (bool, int, float, complex)
+_SEQUENCES = (str, bytes, list, tuple)
+_ITERABLES = (list, tuple, set, frozenset, dict, str, bytes)
 
 
-def _value(node: ast.expr, depth: int) -> Any:
-    if depth > values.MAX_DEPTH:
-        raise LiteralError("nested too deep")
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.List):
-        return _sequence(node.elts, depth)
-    if isinstance(node, ast.Tuple):
-        return tuple(_sequence(node.elts, depth))
-    if isinstance(node, ast.Set):
-        return set(_sequence(node.elts, depth))
-    if isinstance(node, ast.Dict):
-        result: dict[Any, Any] = {}
+class _Reader:
+    """Evaluates the tree of one text, and pays for all that it makes out of one purse.
+
+    `left` falls by at least the cells of a value while the value is made; so the difference of `left` before and after
+    is a bound on what the value means.
+    """
+
+    def __init__(self) -> None:
+        self.left = MAX_CELLS
+
+    def pay(self, cells: int) -> None:
+        self.left -= cells
+        if self.left < 0:
+            raise LiteralError(f"too large: over {MAX_CELLS} cells")
+
+    def pay_number(self, value: Any) -> Any:
+        if type(value) is int:
+            self.pay(value.bit_length() >> 6)
+        return value
+
+    def value(self, node: ast.expr, depth: int) -> Any:
+        if depth > values.MAX_DEPTH:
+            raise LiteralError("nested too deep")
+        if type(node) is ast.Constant:  # most of what stands in an answer
+            constant = node.value
+            if type(constant) is int:
+                self.pay(1 + (constant.bit_length() >> 6))
+            else:
+                self.pay(1 + (len(constant) >> 3) if type(constant) is str or type(constant) is bytes else 1)
+            return constant
+        self.pay(1)
+        if isinstance(node, ast.List):
+            return self.sequence(node.elts, depth)
+        if isinstance(node, ast.Tuple):
+            return tuple(self.sequence(node.elts, depth))
+        if isinstance(node, ast.Set):
+            return self.group(self.sequence(node.elts, depth))
+        if isinstance(node, ast.Dict):
+            return self.mapping(node, depth)
+        if isinstance(node, ast.UnaryOp):
+            return self.pay_number(_unary(node.op, self.value(node.operand, depth + 1)))
+        if isinstance(node, ast.BinOp):
+            return self.binary(node, depth)
+        name = _name(node)
+        if name in _NAMES:
+            return _NAMES[name]
+        if isinstance(node, ast.Call):
+            return self.known_call(node, depth)
+        raise LiteralError(f"not a literal: {type(node).__name__}" + (f" {_short(name)}" if name else ""))
+
+    def sequence(self, nodes: list[ast.expr], depth: int) -> list[Any]:
+        items: list[Any] = []
+        for node in nodes:
+            if type(node) is not ast.Starred:
+                items.append(self.value(node, depth + 1))
+                continue
+            value = self.value(node.value, depth + 1)
+            if type(value) not in _ITERABLES:
+                raise LiteralError("* needs a sequence")
+            self.pay(len(value))
+            items.extend(value)
+        return items
+
+    def group(self, items: Sequence[Any]) -> set[Any]:
+        """A set of items, of which some may be equal."""
+        try:
+            return values.make_set(items)
+        except values.CrowdedError:
+            # Equal items share a hash by right; different ones have different encodings.
+            return values.make_set(list({values.encode(item): item for item in items}.values()))
+
+    def mapping(self, node: ast.Dict, depth: int) -> dict[Any, Any]:
+        keys: list[Any] = []
+        items: list[Any] = []
         for key, item in zip(node.keys, node.values, strict=True):
-            value = _value(item, depth + 1)
+            value = self.value(item, depth + 1)
             if key is not None:
-                result[_value(key, depth + 1)] = value
+                keys.append(self.value(key, depth + 1))
+                items.append(value)
             elif type(value) is dict:
-                result.update(value)
+                self.pay(len(value))
+                keys.extend(value)
+                items.extend(value.values())
             else:
                 raise LiteralError("** needs a dict")
-        return result
-    if isinstance(node, ast.UnaryOp):
-        return _unary(node.op, _value(node.operand, depth + 1))
-    if isinstance(node, ast.BinOp):
-        return _binary(node.op, _value(node.left, depth + 1), _value(node.right, depth + 1))
-    name = _name(node)
-    if name in _NAMES:
-        return _NAMES[name]
-    if isinstance(node, ast.Call):
-        return _known_call(node, depth)
-    raise LiteralError(f"not a literal: {type(node).__name__}" + (f" {_short(name)}" if name else ""))
+        return self.pairs(keys, items)
 
+    def pairs(self, keys: list[Any], items: list[Any]) -> dict[Any, Any]:
+        """The dict of keys, of which some may be equal, and items."""
+        try:
+            return values.make_dict(keys, items)
+        except values.CrowdedError:
+            first = {values.encode(key): key for key in reversed(keys)}
+            values.make_set(list(first.values()))
+            return dict(zip(keys, items, strict=True))
 
-def _sequence(nodes: list[ast.expr], depth: int) -> list[Any]:
-    items: list[Any] = []
-    for node in nodes:
-        if isinstance(node, ast.Starred):
-            value = _value(node.value, depth + 1)
-            if type(value) not in (list, tuple, set, frozenset, dict, str, bytes):
-                raise LiteralError("* needs a sequence")
-            if len(items) + len(value) > MAX_ITEMS:
-                raise LiteralError("too many items")
-            items.extend(value)
+    def known_call(self, node: ast.Call, depth: int) -> Any:
+        name = _name(node.func)
+        if name not in _CALLS or len(node.args) > 1 or any(isinstance(item, ast.Starred) for item in node.args):
+            raise LiteralError(f"not a literal: a call{' of ' + _short(name) if name else ''}")
+        args = [self.value(item, depth + 1) for item in node.args]
+        keywords: dict[str, Any] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None or name not in ("dict", "OrderedDict", "Counter"):
+                raise LiteralError(f"not a literal: keywords of {name}")
+            keywords[keyword.arg] = self.value(keyword.value, depth + 1)
+        if name == "float":
+            if len(args) != 1 or type(args[0]) not in (int, float, str, bool):
+                raise LiteralError("float needs a number or a text")
+            return float(args[0])
+        given = args[0] if args else ()
+        if type(given) not in _ITERABLES:
+            raise LiteralError(f"{name} needs a sequence")
+        self.pay(len(given))
+        if name == "list" or name == "tuple":
+            return list(given) if name == "list" else tuple(given)
+        if name == "set" or name == "frozenset":
+            group = self.group(list(given))
+            return group if name == "set" else frozenset(group)
+        if type(given) is dict:
+            keys, items = list(given), list(given.values())
+        elif name == "Counter":
+            keys, items = list(given), []
+            counts = self.pairs(keys, [0] * len(keys))
+            for key in keys:
+                counts[key] += 1
+            keys, items = list(counts), list(counts.values())
         else:
-            items.append(_value(node, depth + 1))
-    return items
+            pairs = [tuple(pair) for pair in given if type(pair) in _ITERABLES and len(pair) == 2]
+            if len(pairs) != len(given):
+                raise LiteralError(f"{name} needs pairs")
+            keys, items = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return self.pairs([*keys, *keywords], [*items, *keywords.values()])
+
+    def binary(self, node: ast.BinOp, depth: int) -> Any:
+        start = self.left
+        left = self.value(node.left, depth + 1)
+        middle = self.left
+        right = self.value(node.right, depth + 1)
+        if type(left) in _NUMBERS and type(right) in _NUMBERS:
+            if type(left) in (bool, int) and type(right) in (bool, int):
+                return self.pay_number(self.whole(node.op, left, right))
+            return _inexact(node.op, left, right)
+        return self.repeat_or_join(node.op, left, right, start - middle, middle - self.left)
+
+    def whole(self, operator: ast.operator, left: int, right: int) -> Any:
+        """Arithmetic of two ints. Anything that costs the product of their lengths is paid for by that product."""
+        first, second = left.bit_length(), right.bit_length()
+        if isinstance(operator, ast.Mult | ast.FloorDiv | ast.Mod | ast.Div):
+            if isinstance(operator, ast.Mult) and first + second > MAX_BITS:
+                raise LiteralError("too large a number")
+            self.pay(first * second >> 16)
+        elif isinstance(operator, ast.Pow):
+            if first * abs(right) > MAX_BITS:
+                raise LiteralError("too large a number")
+            self.pay((first * abs(right)) ** 2 >> 16)
+        elif isinstance(operator, ast.LShift):
+            if not 0 <= right <= MAX_BITS or first + right > MAX_BITS:
+                raise LiteralError("too large a number")
+            return left << right
+        elif isinstance(operator, ast.RShift):
+            return left >> right
+        elif isinstance(operator, ast.BitAnd):
+            return left & right
+        elif isinstance(operator, ast.BitOr):
+            return left | right
+        elif isinstance(operator, ast.BitXor):
+            return left ^ right
+        return _inexact(operator, left, right)
+
+    def repeat_or_join(self, operator: ast.operator, left: Any, right: Any, left_cost: int, right_cost: int) -> Any:
+        """`+` and `*` of sequences. The costs are what was paid for the two."""
+        if isinstance(operator, ast.Add) and type(left) is type(right) and type(left) in _SEQUENCES:
+            self.pay(left_cost + right_cost)
+            return left + right
+        if isinstance(operator, ast.Mult):
+            if type(left) in (int, bool):
+                left, right, left_cost = right, left, right_cost
+            if type(left) in _SEQUENCES and type(right) in (int, bool):
+                flat = type(left) in (str, bytes)
+                self.pay((len(left) + 7 >> 3 if flat else left_cost) * max(0, int(right)))
+                return left * right
+        # `%` on text is formatting, which can make a gigabyte of spaces from nine characters.
+        raise LiteralError(f"not constant arithmetic: {type(operator).__name__} of {type(left).__name__}")
 
 
 def _name(node: ast.expr) -> str:
@@ -175,38 +321,6 @@ def _name(node: ast.expr) -> str:
     ):
         return node.attr
     return ""
-
-
-def _known_call(node: ast.Call, depth: int) -> Any:
-    name = _name(node.func)
-    if name not in _CALLS or len(node.args) > 1 or any(isinstance(item, ast.Starred) for item in node.args):
-        raise LiteralError(f"not a literal: a call{' of ' + _short(name) if name else ''}")
-    args = [_value(item, depth + 1) for item in node.args]
-    keywords: dict[str, Any] = {}
-    for keyword in node.keywords:
-        if keyword.arg is None or name not in ("dict", "OrderedDict", "Counter"):
-            raise LiteralError(f"not a literal: keywords of {name}")
-        keywords[keyword.arg] = _value(keyword.value, depth + 1)
-    if name == "float":
-        if len(args) != 1 or type(args[0]) not in (int, float, str, bool):
-            raise LiteralError("float needs a number or a text")
-        return float(args[0])
-    given = args[0] if args else ()
-    if type(given) not in (list, tuple, set, frozenset, dict, str, bytes):
-        raise LiteralError(f"{name} needs a sequence")
-    if name in ("set", "frozenset", "list", "tuple"):
-        return {"set": set, "frozenset": frozenset, "list": list, "tuple": tuple}[name](given)
-    if name == "Counter" and type(given) is not dict:
-        counts: dict[Any, Any] = {}
-        for item in given:
-            counts[item] = counts.get(item, 0) + 1
-        return {**counts, **keywords}
-    result = dict(given)
-    result.update(keywords)
-    return result
-
-
-_NUMBERS = (bool, int, float, complex)
 
 
 def _unary(operator: ast.unaryop, value: Any) -> Any:
@@ -223,17 +337,12 @@ def _unary(operator: ast.unaryop, value: Any) -> Any:
     return ~value
 
 
-def _binary(operator: ast.operator, left: Any, right: Any) -> Any:
-    if type(left) not in _NUMBERS or type(right) not in _NUMBERS:
-        return _repeat_or_join(operator, left, right)
-    whole = type(left) in (bool, int) and type(right) in (bool, int)
+def _inexact(operator: ast.operator, left: Any, right: Any) -> Any:
     if isinstance(operator, ast.Add):
         return left + right
     if isinstance(operator, ast.Sub):
         return left - right
     if isinstance(operator, ast.Mult):
-        if whole and int(left).bit_length() + int(right).bit_length() > MAX_BITS:
-            raise LiteralError("too large a number")
         return left * right
     if isinstance(operator, ast.Div):
         return left / right
@@ -242,36 +351,5 @@ def _binary(operator: ast.operator, left: Any, right: Any) -> Any:
     if isinstance(operator, ast.Mod):
         return left % right
     if isinstance(operator, ast.Pow):
-        if whole and int(left).bit_length() * abs(int(right)) > MAX_BITS:
-            raise LiteralError("too large a number")
         return left**right
-    if whole and isinstance(operator, ast.LShift):
-        if not 0 <= right <= MAX_BITS or int(left).bit_length() + right > MAX_BITS:
-            raise LiteralError("too large a number")
-        return left << right
-    if whole and isinstance(operator, ast.RShift):
-        return left >> right
-    if whole and isinstance(operator, ast.BitAnd):
-        return left & right
-    if whole and isinstance(operator, ast.BitOr):
-        return left | right
-    if whole and isinstance(operator, ast.BitXor):
-        return left ^ right
     raise LiteralError(f"not constant arithmetic: {type(operator).__name__}")
-
-
-def _repeat_or_join(operator: ast.operator, left: Any, right: Any) -> Any:
-    sequences = (str, bytes, list, tuple)
-    if isinstance(operator, ast.Add) and type(left) is type(right) and type(left) in sequences:
-        if len(left) + len(right) > MAX_ITEMS:
-            raise LiteralError("too long a sequence")
-        return left + right
-    if isinstance(operator, ast.Mult):
-        if type(left) in (int, bool):
-            left, right = right, left
-        if type(left) in sequences and type(right) in (int, bool):
-            if right > 0 and len(left) * right > MAX_ITEMS:
-                raise LiteralError("too long a sequence")
-            return left * right
-    # `%` on text is formatting, which can make a gigabyte of spaces from nine characters.
-    raise LiteralError(f"not constant arithmetic: {type(operator).__name__} of {type(left).__name__}")

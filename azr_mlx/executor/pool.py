@@ -3,168 +3,54 @@
 Each worker is a slot: an exec'd interpreter (zygote.py) that forks one confined child per program. Slots of hash seed 0
 serve every job, those of seed 1 serve the second half of determinism checks. A slot that dies or falls silent is
 replaced and its job tried again; a job is never lost, and a fault of the harness is never a wrong answer.
+
+The I/O thread mends itself: a fault in it is told with its cause, every slot is started afresh and every job tried
+again, after a pause that grows. When that does not help either, the executor fails for good: each future that is
+open, and each later `submit`, raises ExecutorFailed with the cause.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
+import itertools
 import json
 import marshal
 import os
 import queue
 import secrets
 import selectors
-import shutil
 import socket
-import struct
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import warnings
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from azr_mlx.executor import seatbelt, values
+from azr_mlx.errors import AzrError
+from azr_mlx.executor import boundary, seatbelt, wire
+from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
+from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
+from azr_mlx.executor.slots import Folder, Slot
 
-_HEADER = struct.Struct("<I")
-_JOB = struct.Struct("<ddQQQI")  # the limits, then the length of the job
-_REPLY = struct.Struct("<BddQIIII")  # see zygote.py
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
 _TRIES = 3
+_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds before a start that follows a failed one; doubled up to the second
+_LONGEST_LOSS_PAUSE = 1.0  # the same where a program may have been the cause
+_FIRST_STARTS, _STARTS = 4, 12  # failed starts in a row after which a slot is hopeless: the first ever, and later
+_FAULTS = 6  # faults of the I/O thread in a row, without one outcome in between, after which it gives up
 MAX_JOB_BYTES = 32 << 20
 
 
-class Status(enum.StrEnum):
-    """How a program ended. Only OK carries values; SANDBOX_ERROR alone says nothing about the program."""
-
-    OK = "ok"
-    EXCEPTION = "exception"  # an exception left the program; detail is "Type: message (line n)"
-    TIMEOUT = "timeout"  # detail is "wall" or "cpu"
-    MEMORY = "memory"  # over its memory limit
-    OUTPUT_LIMIT = "output-limit"  # wrote more to stdout or stderr than allowed
-    KILLED = "killed"  # by a signal that the executor did not send; detail is its name
-    EXITED_EARLY = "exited-early"  # ended its process or raised SystemExit before the result was there
-    FORBIDDEN = "forbidden"  # did what the confinement denies, and did not survive the refusal
-    BAD_RESULT = "bad-result"  # returned what is not plain data, or is too large or too deep
-    NOT_DETERMINISTIC = "not-deterministic"  # two runs differed
-    FAILED = "failed"  # a test's assertion did not hold (test jobs only)
-    SANDBOX_ERROR = "sandbox-error"  # the harness failed, repeatedly; judge nothing by it
-
-
-class SandboxUnavailable(RuntimeError):
-    """Level `strict` was asked for, and this machine offers no sufficient confinement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one program may use. Exceeding a limit ends the program and is told by its status."""
-
-    wall_seconds: float = 5.0
-    cpu_seconds: float = 5.0
-    memory_mb: int = 512  # beyond what the bare interpreter maps
-    output_bytes: int = 1 << 20  # of stdout and of stderr, each
-    result_bytes: int = 1 << 20  # of the encoded values
-
-    def __post_init__(self) -> None:
-        if not (0 < self.wall_seconds < 86400 and 0 < self.cpu_seconds < 86400):
-            raise ValueError("wall_seconds and cpu_seconds must be above 0 and below one day")
-        if self.memory_mb < 1 or self.output_bytes < 1 or self.result_bytes < 16:
-            raise ValueError("memory_mb, output_bytes and result_bytes must be positive")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Call `function` of `program` once for each input, each time in a fresh execution of the program.
-
-    An input is the text of exactly one call's arguments ("1, x=[2]"); it is evaluated in the program's namespace,
-    inside the sandbox.
-    """
-
-    program: str
-    inputs: tuple[str, ...]
-    function: str = "f"
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TestJob:
-    """Run `program`, then `test` in the same namespace; `entry_point` is passed to the test's `check`, if given."""
-
-    __test__ = False  # not a test of pytest
-    program: str
-    test: str
-    entry_point: str = ""
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StdinJob:
-    """Run `program` as a script that reads `stdin`; the outcome's `stdout` is its answer."""
-
-    program: str
-    stdin: str = ""
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a job. Text in `detail`, `stdout` and `stderr` is the program's: escape it before a terminal."""
-
-    status: Status
-    values: tuple[object, ...] = ()
-    detail: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory: int = 0  # bytes resident, the interpreter's own included
-
-    @property
-    def ok(self) -> bool:
-        return self.status is Status.OK
-
-    @property
-    def value(self) -> object:
-        """The value of a job with one input. Raises IndexError when there is none."""
-        return self.values[0]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """Which layers of confinement hold: `active` names, and `missing` maps the others to the reason."""
-
-    level: str
-    active: tuple[str, ...]
-    missing: dict[str, str]
-
-    @property
-    def files(self) -> bool:
-        """Whether programs are kept from the user's files."""
-        return bool({"root", "landlock", "seatbelt"} & set(self.active))
-
-    @property
-    def network(self) -> bool:
-        """Whether programs are kept from the network."""
-        return bool({"namespaces", "seccomp", "seatbelt"} & set(self.active))
-
-    @property
-    def processes(self) -> bool:
-        """Whether programs are kept from starting, and from signalling, other processes."""
-        return bool({"seccomp", "seatbelt"} & set(self.active))
-
-    @property
-    def confined(self) -> bool:
-        return self.files and self.network and self.processes
+class ExecutorFailed(AzrError, RuntimeError):
+    """The executor could not mend itself; the message names the cause. Nothing was judged wrong by it."""
 
 
 _KIND = Job | TestJob | StdinJob
@@ -173,14 +59,16 @@ _KIND = Job | TestJob | StdinJob
 class _Work:
     """One job on its way: encoded once, tried up to `_TRIES` times."""
 
-    __slots__ = ("future", "limits", "payload", "reverse", "seed", "token", "tries")
+    __slots__ = ("count", "future", "limits", "payload", "seed", "serial", "token", "tries")
 
     def __init__(self, job: _KIND, limits: Limits, seed: int, reverse: bool) -> None:
         self.future: Future[Outcome] = Future()
         self.limits = limits
         self.seed = seed
+        self.serial = 0  # in order of submission
         self.tries = 0
         self.token = b""
+        self.count = len(job.inputs) if isinstance(job, Job) else 0  # values that an honest child sends
         rest: tuple[Any, ...]
         if isinstance(job, Job):
             mode, rest = "function", (tuple(job.inputs), job.function, reverse)
@@ -193,7 +81,7 @@ class _Work:
         body = marshal.dumps((mode, str(job.program), rest, limits.result_bytes))
         self.payload = body
         if len(body) <= MAX_JOB_BYTES:
-            head = _JOB.pack(
+            head = wire.JOB.pack(
                 limits.wall_seconds,
                 limits.cpu_seconds,
                 limits.memory_mb << 20,
@@ -202,25 +90,6 @@ class _Work:
                 len(body),
             )
             self.payload = head + body
-
-
-class _Slot:
-    """The trainer's end of one zygote."""
-
-    def __init__(self, number: int, seed: int) -> None:
-        self.number = number
-        self.seed = seed
-        self.process: subprocess.Popen[bytes] | None = None
-        self.socket: socket.socket | None = None
-        self.box = ""
-        self.work: _Work | None = None
-        self.unsent: memoryview | None = None
-        self.writing = False
-        self.received = bytearray()
-        self.deadline = 0.0
-        self.ready = False
-        self.failures = 0
-        self.idle_since = 0.0
 
 
 class Executor:
@@ -246,38 +115,57 @@ class Executor:
         self._scope, self._no_seatbelt = "", "switched off"
         if sys.platform == "darwin" and level != "off" and "seatbelt" not in self._without:
             self._scope, self._no_seatbelt = seatbelt.probe()
-        self._folder = os.path.realpath(tempfile.mkdtemp(prefix="azr-sandbox-"))
-        os.chmod(self._folder, 0o711)
+        self._boxes = Folder()
         self._queues: tuple[deque[_Work], deque[_Work]] = (deque(), deque())
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
-        self._woken = False
-        self._running = 0
-        self._slots: list[_Slot] = []
+        self._unsettled: dict[int, _Work] = {}  # every job that was taken on and has no outcome yet
+        self._serials = itertools.count(1)
+        self._slots: list[Slot] = [Slot(number, 0) for number in range(self.workers)]
         self._layers: LayerReport | None = None
-        self._hello = threading.Event()
-        self._trouble = ""
+        self._messages: deque[str] = deque(maxlen=20)
+        self._trouble = ""  # the last message
+        self._cause = ""  # why it failed for good
+        self._faults = 0
         self._closed = False
         self._lock = threading.Lock()
-        for number in range(self.workers):
-            self._open(number, 0)
+        self._hello = threading.Event()
+        self._woken = False
+        self._thread: threading.Thread | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._bell: tuple[socket.socket, socket.socket] | None = None  # rung to wake the I/O thread
+        try:
+            self._begin()
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, OSError) or (isinstance(error, RuntimeError) and "thread" in str(error)):
+                raise RuntimeError(f"the sandbox did not start: {error}") from error
+            raise
+        assert self._layers is not None
+        if level == "off":
+            warnings.warn("executor level off: model-written programs run unconfined, as you", stacklevel=2)
+        elif not self._layers.confined:
+            warnings.warn(f"programs are not fully confined: {self._layers.lacking()}", stacklevel=2)
+
+    def _begin(self) -> None:
+        """Everything of the start that may fail. Raises RuntimeError, SandboxUnavailable or OSError."""
+        self._listen()
+        for slot in self._slots:
+            self._launch(slot)
         self._thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
         if not self._hello.wait(_START) or self._layers is None:
-            self.close()
-            raise RuntimeError(f"the sandbox did not start: {self._trouble or 'no sign of life'}")
-        if level == "strict" and not self._layers.confined:
-            self.close()
-            raise SandboxUnavailable(f"no sufficient sandbox here: {_missing(self._layers)}")
-        if level == "off":
-            warnings.warn("executor level off: model-written programs run unconfined, as you", stacklevel=2)
-        elif not self._layers.confined:
-            warnings.warn(f"programs are not fully confined: {_missing(self._layers)}", stacklevel=2)
+            raise RuntimeError(f"the sandbox did not start: {self._cause or self._trouble or 'no sign of life'}")
+        if self.level == "strict" and not self._layers.confined:
+            raise SandboxUnavailable(f"no sufficient sandbox here: {self._layers.lacking()}")
+
+    def _abandon(self) -> None:
+        """Leave nothing of a start that failed."""
+        if self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # it was never started
+                self.close()
+                return
+        self._end()
 
     # ------------------------------------------------------------------------------------------------ the API
 
@@ -287,42 +175,43 @@ class Executor:
         assert self._layers is not None
         return self._layers
 
+    @property
+    def _folder(self) -> str:
+        return self._boxes.path
+
     def submit(self, job: _KIND) -> Future[Outcome]:
-        """Run one job. The future never raises for anything that the program does. Raises RuntimeError once closed."""
+        """Run one job. The future never raises for anything that the program does.
+
+        Raises RuntimeError once closed, and ExecutorFailed, here or out of the future, when the executor has failed.
+        """
         return self._submit(job, 0, False).future
 
     def submit_check(self, job: Job) -> Future[Outcome]:
-        """Run a job twice: two fresh children, hash seeds 0 and 1, inputs in reversed order the second time.
+        """Run a job twice: two fresh children of two slots, hash seeds 0 and 1, inputs reversed the second time.
 
         The outcome is that of the first run when both agree; NOT_DETERMINISTIC when both are ok and their canonical
         values differ, or when only one is ok; nan equals nan here. A second run is not made after a failed first.
         """
         result: Future[Outcome] = Future()
+        limits = job.limits or self.limits
 
-        def second(first: Future[Outcome]) -> None:
-            outcome = first.result()
-            if not outcome.ok:
-                result.set_result(outcome)
-                return
-            try:
-                self._submit(job, 1, True).future.add_done_callback(lambda done: compare(outcome, done.result()))
-            except RuntimeError:
-                result.set_result(Outcome(Status.SANDBOX_ERROR, detail="closed"))
-
-        def compare(first: Outcome, again: Outcome) -> None:
-            if again.status is Status.SANDBOX_ERROR:
-                result.set_result(again)
-            elif not again.ok:
-                detail = f"the second run: {again.status} {again.detail}".strip()
-                result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
-            elif values.canonical(first.values) != values.canonical(again.values):
-                detail = "two runs returned different values"
-                result.set_result(replace(first, status=Status.NOT_DETERMINISTIC, values=(), detail=detail))
+        def second(first: Outcome) -> None:
+            if first.ok:
+                other = self._submit(job, 1, True).future
+                _then(other, result, lambda again: _settle(result, _agree(first, again, limits.result_bytes)))
             else:
-                result.set_result(first)
+                _settle(result, first)
 
-        self._submit(job, 0, False).future.add_done_callback(second)
+        _then(self._submit(job, 0, False).future, result, second)
         return result
+
+    def take_messages(self) -> list[str]:
+        """What went wrong and was mended since the last call, one line each for the console; `counters` count it."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._messages.popleft())
+        return taken
 
     def run(self, jobs: Sequence[_KIND]) -> list[Outcome]:
         """Run jobs at once and return their outcomes in order."""
@@ -331,13 +220,12 @@ class Executor:
     def close(self) -> None:
         """End every process, remove every folder. Waiting jobs get SANDBOX_ERROR. May be called again."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._inbox.put(None)
-        self._wake()
-        if hasattr(self, "_thread") and threading.current_thread() is not self._thread:
-            self._thread.join(10)
+            first, self._closed = not self._closed, True
+        if first:
+            self._inbox.put(None)
+            self._wake()
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            self._thread.join(20)
 
     def __enter__(self) -> Executor:
         return self
@@ -352,11 +240,15 @@ class Executor:
     def _submit(self, job: _KIND, seed: int, reverse: bool) -> _Work:
         work = _Work(job, job.limits or self.limits, seed, reverse)
         if len(work.payload) > MAX_JOB_BYTES:
-            work.future.set_result(Outcome(Status.EXCEPTION, detail="the program and its inputs are over 32 MB"))
+            _settle(work.future, Outcome(Status.EXCEPTION, detail="the program and its inputs are over 32 MB"))
             return work
         with self._lock:
+            if self._cause:
+                raise ExecutorFailed(f"the executor failed: {self._cause}")
             if self._closed:
                 raise RuntimeError("the executor is closed")
+            work.serial = next(self._serials)
+            self._unsettled[work.serial] = work
             self._inbox.put(work)
         self._wake()
         return work
@@ -364,51 +256,89 @@ class Executor:
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
-            with contextlib.suppress(OSError):
-                self._wake_write.send(b"x")
+            with contextlib.suppress(OSError, TypeError):  # the bell is gone once all is shut
+                self._bell[1].send(b"x")  # type: ignore[index]
+
+    def _listen(self) -> None:
+        """A fresh selector with a fresh bell. Raises OSError."""
+        self._deafen()
+        self._selector = selectors.DefaultSelector()
+        self._bell = socket.socketpair()
+        for end in self._bell:
+            end.setblocking(False)
+        self._selector.register(self._bell[0], selectors.EVENT_READ, None)
+        self._woken = False
+
+    def _deafen(self) -> None:
+        if self._selector is not None:
+            self._selector.close()
+        for end in self._bell or ():
+            end.close()
+        self._selector = self._bell = None
 
     def _loop(self) -> None:
+        """The I/O thread. Whatever is raised in it ends up in a message, and every job in an outcome."""
         try:
-            while self._step():
-                pass
-        except Exception as error:  # a fault of ours must not leave callers waiting for ever
-            self._trouble = f"{type(error).__name__}: {error}"
-            with self._lock:
-                self._closed = True
+            while True:
+                try:
+                    if not self._step():
+                        break
+                except ExecutorFailed:
+                    raise
+                except Exception as error:
+                    self._mend(error)
+        except BaseException as error:
+            self._cause = type(error).__name__  # should even the next line fail
+            self._cause = str(error) if isinstance(error, ExecutorFailed) else _named(error)
         finally:
-            self._shut()
+            self._end()
 
     def _step(self) -> bool:
+        """Wait for something to do, and do it. False when the executor is to be closed."""
+        assert self._selector is not None
         now = time.monotonic()
-        deadlines = [slot.deadline for slot in self._slots if slot.deadline]
-        patience = max(0.0, min(deadlines) - now) if deadlines else None
-        for key, event in self._selector.select(patience):
+        moments = [slot.deadline for slot in self._slots if slot.deadline]
+        moments += [slot.start_at for slot in self._slots if slot.start_at is not None]
+        self._attend(self._selector.select(max(0.0, min(moments) - now) if moments else None))
+        if not self._collect():
+            return False
+        now = time.monotonic()
+        late = [slot for slot in self._slots if slot.deadline and now > slot.deadline]
+        if late:
+            # We may be what was late: an answer that waits in its socket counts.
+            self._attend(self._selector.select(0))
+            for slot in late:
+                if slot.deadline and now > slot.deadline:
+                    self._fail(slot, "fell silent")
+        for slot in self._slots:
+            if slot.start_at is not None and slot.start_at <= now:
+                self._launch(slot)
+        self._assign()
+        return True
+
+    def _attend(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, event in events:
             slot = key.data
             if slot is None:
                 with contextlib.suppress(BlockingIOError):
-                    self._wake_read.recv(4096)
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
                 self._woken = False
                 continue
-            if slot.socket is not key.fileobj:
-                continue
-            if event & selectors.EVENT_WRITE:
+            if event & selectors.EVENT_WRITE and slot.socket is key.fileobj:
                 self._push(slot)
-            if event & selectors.EVENT_READ:
+            if event & selectors.EVENT_READ and slot.socket is key.fileobj:
                 self._pull(slot)
+
+    def _collect(self) -> bool:
+        """Take what was submitted. False when `close` was called."""
         while True:
             try:
                 work = self._inbox.get_nowait()
             except queue.Empty:
-                break
+                return True
             if work is None:
                 return False
             self._queues[work.seed].append(work)
-        now = time.monotonic()
-        for slot in list(self._slots):
-            if slot.deadline and now > slot.deadline:
-                self._fail(slot, "fell silent")
-        self._assign()
-        return True
 
     def _assign(self) -> None:
         for seed in (1, 0):  # the second half of a check first: somebody has waited longer for it
@@ -416,26 +346,31 @@ class Executor:
             if not waiting:
                 continue
             if not any(slot.seed == seed for slot in self._slots):
-                for number in range(self.workers):
-                    self._open(number, seed)
+                made = [Slot(number, seed) for number in range(self.workers)]
+                self._slots += made
+                for slot in made:
+                    self._launch(slot)
             free = [slot for slot in self._slots if slot.seed == seed and slot.work is None and slot.ready]
             # The one that has been idle longest has its next child ready and waiting.
             free.sort(key=lambda slot: slot.idle_since, reverse=True)
-            while free and waiting and self._running < self.workers:
+            running = sum(slot.work is not None for slot in self._slots)
+            while free and waiting and running < self.workers:
                 work = waiting.popleft()
-                if work.tries or work.future.set_running_or_notify_cancel():
+                if work.future.running() or work.future.set_running_or_notify_cancel():
                     self._give(free.pop(), work)
+                    running += 1
+                else:
+                    self._unsettled.pop(work.serial, None)
 
-    def _give(self, slot: _Slot, work: _Work) -> None:
+    def _give(self, slot: Slot, work: _Work) -> None:
         work.tries += 1
         slot.work = work
         slot.unsent = memoryview(work.payload)
         slot.deadline = time.monotonic() + work.limits.wall_seconds + _GRACE
-        self._running += 1
         self._push(slot)
 
-    def _push(self, slot: _Slot) -> None:
-        if slot.unsent is None or slot.socket is None:
+    def _push(self, slot: Slot) -> None:
+        if slot.unsent is None or slot.socket is None or self._selector is None:
             return
         try:
             while slot.unsent:
@@ -448,37 +383,42 @@ class Executor:
             slot.writing = True
             self._selector.modify(slot.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, slot)
         except OSError as error:
-            self._fail(slot, str(error))
+            if not self._pull(slot):  # it may have said why before it closed its end
+                self._fail(slot, str(error))
 
-    def _pull(self, slot: _Slot) -> None:
+    def _pull(self, slot: Slot) -> bool:
+        """Read what a slot says. False when there was nothing to read."""
         assert slot.socket is not None
         try:
             piece = slot.socket.recv(1 << 18)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             piece = b""
         if not piece:
             self._fail(slot, "died")
-            return
+            return True
         slot.received += piece
-        while len(slot.received) >= _REPLY.size:
-            verdict, wall, cpu, peak, *lengths = _REPLY.unpack_from(slot.received)
-            if len(slot.received) < _REPLY.size + sum(lengths):
-                return
-            at = _REPLY.size
+        if slot.work is not None:
+            slot.deadline = max(slot.deadline, time.monotonic() + _GRACE)
+        while len(slot.received) >= wire.REPLY.size:
+            verdict, wall, cpu, peak, *lengths = wire.REPLY.unpack_from(slot.received)
+            if len(slot.received) < wire.REPLY.size + sum(lengths):
+                break
+            at = wire.REPLY.size
             sections = []
             for length in lengths:
                 sections.append(bytes(slot.received[at : at + length]))
                 at += length
             del slot.received[:at]
             self._reply(slot, verdict, (wall, cpu, peak), *sections)
-            if slot.received and slot.socket is None:
-                return
+            if slot.socket is None:
+                break
+        return True
 
     def _reply(
         self,
-        slot: _Slot,
+        slot: Slot,
         verdict: int,
         numbers: tuple[float, float, int],
         text: bytes,
@@ -486,156 +426,225 @@ class Executor:
         stdout: bytes,
         stderr: bytes,
     ) -> None:
-        if verdict == _HELLO:
-            slot.ready = True
-            slot.deadline = 0.0
-            if self._layers is None:
-                layers = json.loads(text)
-                active = tuple(name for name, why in layers.items() if not why)
-                missing = {name: why for name, why in layers.items() if why}
-                self._layers = LayerReport(self.level, active, missing)
-                self._hello.set()
+        if verdict == wire.HELLO:
+            self._greet(slot, text)
             return
-        if verdict == _LOST or verdict not in _VERDICTS:
+        if verdict == wire.LOST or verdict not in _VERDICTS:
             self._fail(slot, text.decode("utf-8", "replace"))
             return
         work = slot.work
         if work is None:
             self._fail(slot, "answered what nobody asked")
             return
-        outcome = _outcome(_VERDICTS[verdict], numbers, text, frame, stdout, stderr, work)
+        try:
+            outcome = _outcome(_VERDICTS[verdict], numbers, text, frame, stdout, stderr, work)
+        except Exception as error:  # a fault of ours, and of this one job only
+            self._tell(f"an answer could not be read: {_named(error)}")
+            outcome = Outcome(Status.SANDBOX_ERROR, detail=f"its answer could not be read: {_named(error)}")
         slot.idle_since = time.monotonic()
-        slot.work, slot.deadline, slot.failures = None, 0.0, 0
-        self._running -= 1
+        slot.work, slot.deadline, slot.losses, self._faults = None, 0.0, 0, 0
+        self._finish(work, outcome)
+
+    def _greet(self, slot: Slot, text: bytes) -> None:
+        """A slot says that it is ready, and what confines it."""
+        said = json.loads(text)
+        active = tuple(name for name, why in said["layers"].items() if not why)
+        missing = {name: why for name, why in said["layers"].items() if why}
+        layers = LayerReport(self.level, active, missing, said["open"])
+        if self._layers is None:
+            self._layers = layers
+        elif layers.active != self._layers.active or layers.open != self._layers.open:
+            # Not even at `standard` may a program run less confined than the layers that were reported.
+            self._fail(slot, f"is confined otherwise than the first: {layers.lacking()}")
+            return
+        slot.ready, slot.deadline, slot.failures = True, 0.0, 0
+        self._hello.set()
+
+    def _finish(self, work: _Work, outcome: Outcome) -> None:
+        """The one place where a job that was sent gets its outcome."""
         self.counters[outcome.status.value] += 1
-        work.future.set_result(outcome)
+        self._unsettled.pop(work.serial, None)
+        _settle(work.future, outcome)
+
+    def _tell(self, message: str) -> None:
+        self._trouble = message
+        if not self._messages or self._messages[-1] != message:
+            self._messages.append(message)
 
     # ------------------------------------------------------------------------------------------------- slots
 
-    def _open(self, number: int, seed: int) -> None:
-        slot = _Slot(number, seed)
-        self._slots.append(slot)
-        self._launch(slot)
-
-    def _launch(self, slot: _Slot) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        slot.box = tempfile.mkdtemp(prefix=f"slot-{slot.seed}-{slot.number}-", dir=self._folder)
+    def _launch(self, slot: Slot) -> None:
+        """Start a slot, or note that it could not be and when to try again. Raises ExecutorFailed when none can."""
+        assert self._selector is not None
+        slot.start_at = None
+        number = slot.number + slot.seed * self.workers
         settings = {
             "level": self.level,
-            "slot": slot.number + slot.seed * self.workers,
+            "trainer": os.getpid(),
+            "identity": (os.getpid() * 64 + number) % 4336,  # so that two executors of root do not share user ids
             "without": self._without,
-            "box": slot.box,
+            "proven": self._layers.active if self._layers is not None else (),
             "read": [],
             "seatbelt": "" if self._scope else self._no_seatbelt,
         }
-        here = os.path.dirname(os.path.abspath(__file__))
-        python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-        command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
-        if self._scope:
-            command = seatbelt.wrap(command, slot.box, self._scope)
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(slot.seed)}
-        environment["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MB of its address space
-        environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
         try:
-            slot.process = subprocess.Popen(
-                command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if not os.environ.get("AZR_EXECUTOR_DEBUG") else None,
-                env=environment,
-                close_fds=False,  # ours are not inheritable; this lets macOS use posix_spawn
-            )
-        finally:
-            theirs.close()
-        slot.socket = ours
-        slot.ready = slot.writing = False
-        slot.received.clear()
-        slot.unsent = None
-        slot.deadline = time.monotonic() + _START
-        self._selector.register(ours, selectors.EVENT_READ, slot)
+            self._selector.register(slot.launch(self._boxes, settings, self._scope), selectors.EVENT_READ, slot)
+            slot.deadline = time.monotonic() + _START
+        except OSError as error:
+            self._fail(slot, f"cannot be started: {error}")
 
-    def _fail(self, slot: _Slot, why: str) -> None:
-        """Replace a broken slot and try its job again, or give the job up as a sandbox error."""
-        self._trouble = f"slot {slot.number}: {why}"
+    def _fail(self, slot: Slot, why: str) -> None:
+        """Replace a broken slot and try its job again, or give the job up as a sandbox error.
+
+        Raises ExecutorFailed when none of its kind can be started.
+        """
         self.counters["slots-replaced"] += 1
-        self._bury(slot)
-        slot.failures += 1
+        self._tell(f"slot {slot.number} {why}")
+        if slot.ready:
+            slot.losses += 1
+            pause = 0.0 if slot.losses == 1 else min(_LONGEST_LOSS_PAUSE, _PAUSE * 2.0 ** (slot.losses - 2))
+        else:
+            slot.failures += 1
+            pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (slot.failures - 1))
         work, slot.work = slot.work, None
+        self._discard(slot)
+        slot.start_at = time.monotonic() + pause
         if work is not None:
-            self._running -= 1
-            if work.tries < _TRIES:
-                self.counters["retries"] += 1
-                self._queues[work.seed].appendleft(work)
-            else:
-                self.counters[Status.SANDBOX_ERROR.value] += 1
-                work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail=why))
-        if slot.failures > 5 and not slot.ready:
-            self._slots.remove(slot)
-            if not any(other.seed == slot.seed for other in self._slots):
-                raise RuntimeError(f"no slot can be started: {self._trouble}")
-            return
-        self._launch(slot)
+            self._retry(work, why)
+        most = _STARTS if self._layers is not None else _FIRST_STARTS
+        if all(other.failures >= most for other in self._slots if other.seed == slot.seed):
+            raise ExecutorFailed(f"no slot can be started: {why}")
 
-    def _bury(self, slot: _Slot) -> None:
-        if slot.socket is not None:
+    def _retry(self, work: _Work, why: str) -> None:
+        if work.tries < _TRIES:
+            self.counters["retries"] += 1
+            self._queues[work.seed].appendleft(work)
+        else:
+            self._finish(work, Outcome(Status.SANDBOX_ERROR, detail=f"the slot {why}, {work.tries} times"))
+
+    def _discard(self, slot: Slot) -> None:
+        if slot.socket is not None and self._selector is not None:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(slot.socket)
-            slot.socket.close()
-            slot.socket = None
-        if slot.process is not None:
-            slot.process.kill()  # the keeper takes the zygote along, the zygote its child
-            slot.process.wait()
-            slot.process = None
-        shutil.rmtree(slot.box, ignore_errors=True)
+        why = slot.discard(self._boxes)
+        if why:
+            self.counters["boxes-kept"] += 1
+            self._tell(f"a box could not be removed and was put aside: {why}")
+
+    def _mend(self, error: Exception) -> None:
+        """After a fault in this thread: all slots anew, all jobs again. Raises ExecutorFailed when that was in vain."""
+        self._faults += 1
+        self.counters["repairs"] += 1
+        self._tell(f"the executor starts its slots again: {_named(error)}")
+        if self._faults >= _FAULTS:
+            raise ExecutorFailed(_named(error)) from error
+        for slot in self._slots:
+            slot.work = None
+            with contextlib.suppress(Exception):  # the next round meets it again
+                self._discard(slot)
+            slot.start_at = 0.0
+        time.sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (self._faults - 1)))
+        closing = not self._collect()
+        self._listen()
+        for waiting in self._queues:
+            waiting.clear()
+        for serial in sorted(self._unsettled):
+            work = self._unsettled[serial]
+            if work.tries < _TRIES:
+                self._queues[work.seed].append(work)
+            else:
+                self._finish(work, Outcome(Status.SANDBOX_ERROR, detail=f"the executor failed: {_named(error)}"))
+        if closing:
+            self._inbox.put(None)
+
+    def _end(self) -> None:
+        """The end, whatever came before it: nothing is left, and no future is left open."""
+        with self._lock:
+            self._closed = True
+        try:
+            self._shut()
+        finally:
+            self._hello.set()
+            for serial in list(self._unsettled):
+                work = self._unsettled.pop(serial, None)
+                if work is None:
+                    continue
+                if self._cause:
+                    _settle(work.future, ExecutorFailed(f"the executor failed: {self._cause}"))
+                else:
+                    _settle(work.future, Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
 
     def _shut(self) -> None:
+        """End every process and remove every folder, as far as that goes."""
         for slot in self._slots:
-            if slot.socket is not None:
-                slot.socket.close()  # the zygote sees the end of its input, kills its child and leaves
-        waiting = [slot.work for slot in self._slots if slot.work] + [*self._queues[0], *self._queues[1]]
-        while True:
-            try:
-                work = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            if work is not None:
-                waiting.append(work)
-        end = time.monotonic() + 2.0
+            with contextlib.suppress(Exception):
+                slot.kill()
         for slot in self._slots:
-            if slot.process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    slot.process.wait(max(0.05, end - time.monotonic()))
-            self._bury(slot)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._selector.close()
-        self._wake_read.close()
-        self._wake_write.close()
-        self._hello.set()
-        for work in waiting:
-            if not work.future.done():
-                with contextlib.suppress(Exception):
-                    work.future.set_result(Outcome(Status.SANDBOX_ERROR, detail="the executor was closed"))
+            with contextlib.suppress(Exception):
+                self._discard(slot)
+        with contextlib.suppress(Exception):
+            for path, why in self._boxes.close().items():
+                warnings.warn(f"{path} could not be removed: {why}", stacklevel=2)
+        with contextlib.suppress(Exception):
+            self._deafen()
 
 
-_HELLO, _LOST = 0, 1
+def _settle(future: Future[Outcome], result: Outcome | BaseException) -> None:
+    """Resolve a future, unless it was cancelled or has been resolved. Raises nothing, whatever its callbacks raise."""
+    with contextlib.suppress(BaseException):
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _then(source: Future[Outcome], target: Future[Outcome], action: Callable[[Outcome], None]) -> None:
+    """Call `action` with the outcome of `source`, which is to settle `target`; what it raises settles it too.
+
+    The one place where futures hang on each other.
+    """
+
+    def run(done: Future[Outcome]) -> None:
+        try:
+            action(done.result())
+        except ExecutorFailed as error:
+            _settle(target, error)
+        except BaseException as error:
+            _settle(target, Outcome(Status.SANDBOX_ERROR, detail=_named(error)))
+
+    source.add_done_callback(run)
+
+
+def _agree(first: Outcome, again: Outcome, result_bytes: int) -> Outcome:
+    """The outcome of a check whose first run was ok."""
+    if again.status is Status.SANDBOX_ERROR:
+        return again
+    status, detail = Status.NOT_DETERMINISTIC, "two runs returned different values"
+    if again.ok:
+        same = boundary.agree(first.values, again.values, result_bytes)
+        if isinstance(same, boundary.Refused):
+            status, detail = Status.BAD_RESULT, same.detail
+        elif same:
+            return first
+    else:
+        detail = f"the second run: {again.status} {again.detail}".strip()
+    return replace(first, status=status, values=(), detail=detail)
+
+
+def _named(error: BaseException) -> str:
+    """An error in one line, with its type."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 _VERDICTS = {
-    2: None,  # a frame, which says more
-    4: Status.TIMEOUT,
-    5: Status.MEMORY,
-    6: Status.OUTPUT_LIMIT,
-    7: Status.KILLED,
-    8: Status.EXITED_EARLY,
-    9: Status.FORBIDDEN,
-    10: Status.BAD_RESULT,
-}
-_LETTERS = {
-    b"x": Status.EXCEPTION,
-    b"m": Status.MEMORY,
-    b"e": Status.EXITED_EARLY,
-    b"f": Status.FORBIDDEN,
-    b"b": Status.BAD_RESULT,
-    b"t": Status.FAILED,
+    wire.FRAME: None,  # the frame says more
+    wire.TIMEOUT: Status.TIMEOUT,
+    wire.MEMORY: Status.MEMORY,
+    wire.OUTPUT: Status.OUTPUT_LIMIT,
+    wire.KILLED: Status.KILLED,
+    wire.EXITED: Status.EXITED_EARLY,
+    wire.FORBIDDEN: Status.FORBIDDEN,
+    wire.BAD_RESULT: Status.BAD_RESULT,
 }
 
 
@@ -652,37 +661,10 @@ def _outcome(
     found: tuple[object, ...] = ()
     detail = text.decode("utf-8", "replace")
     if status is None:
-        status, detail, found = read_frame(frame, work.limits.result_bytes, work.token)
+        status, detail, found = boundary.read_frame(frame, work.limits.result_bytes, work.count, work.token)
     return Outcome(
         status, found, detail, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), *numbers
     )
-
-
-def read_frame(frame: bytes, max_bytes: int, token: bytes = b"") -> tuple[Status, str, tuple[object, ...]]:
-    """What a child says, believing nothing of it but its values. Raises nothing, whatever the bytes.
-
-    `token` is the secret that only a test that ran to its end is given to send.
-    """
-    letter, body = frame[:1], frame[1:]
-    if letter in _LETTERS:
-        return _LETTERS[letter], body[:2000].decode("utf-8", "replace")[:400], ()
-    if letter != b"o":
-        return Status.BAD_RESULT, "bytes that are no result", ()
-    if body[: len(token)] != token:
-        return Status.EXITED_EARLY, "the test was left before its end", ()
-    at = len(token)
-    found: list[object] = []
-    try:
-        while at < len(body):
-            (length,) = _HEADER.unpack_from(body, at)
-            at += _HEADER.size
-            if length > len(body) - at:
-                raise values.DecodeError("truncated")
-            found.append(values.decode(body[at : at + length], max_bytes))
-            at += length
-    except (values.DecodeError, struct.error) as error:
-        return Status.BAD_RESULT, f"bytes that are no result: {error}", ()
-    return Status.OK, "", tuple(found)
 
 
 def find_layers(level: str = "standard", without: Iterable[str] = ()) -> LayerReport:
@@ -694,10 +676,6 @@ def find_layers(level: str = "standard", without: Iterable[str] = ()) -> LayerRe
         warnings.simplefilter("ignore")
         with Executor(level, workers=1, without=without) as executor:
             return executor.layers
-
-
-def _missing(layers: LayerReport) -> str:
-    return "; ".join(f"{name} ({why})" for name, why in layers.missing.items()) or "no layer is known for this system"
 
 
 def _affinity() -> set[int]:

@@ -99,7 +99,7 @@ def _parse(source: str) -> ast.Module | str:
 
 
 def _forbidden(tree: ast.Module) -> str | None:
-    bound = _bound(tree)
+    bound, class_names = _bound(tree), _class_names(tree)
     for node in ast.walk(tree):
         reason = None
         if isinstance(node, ast.Import):
@@ -113,7 +113,7 @@ def _forbidden(tree: ast.Module) -> str | None:
             if node.id in FORBIDDEN_NAMES and node.id not in bound:
                 reason = f"forbidden name {node.id}"
         elif isinstance(node, ast.Attribute):
-            if node.attr in FORBIDDEN_ATTRIBUTES or (_bad_dunder(node.attr) and not _class_name(node, tree)):
+            if node.attr in FORBIDDEN_ATTRIBUTES or (_bad_dunder(node.attr) and node not in class_names):
                 reason = f"forbidden attribute {node.attr}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             reason = None if _plain_attribute(node) else f"forbidden name {node.func.id}"
@@ -134,14 +134,17 @@ def _bad_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__") and name not in ALLOWED_DUNDERS
 
 
-def _class_name(node: ast.Attribute, tree: ast.Module) -> bool:
-    """`x.__class__.__name__` is a common and harmless way to tell types apart; bare `__class__` is not."""
-    if node.attr != "__class__":
-        return False
-    return any(
-        isinstance(outer, ast.Attribute) and outer.value is node and outer.attr == "__name__"
+def _class_names(tree: ast.Module) -> set[ast.expr]:
+    """The `x.__class__` of each `x.__class__.__name__`: a common and harmless way to tell types apart, where bare
+    `__class__` is not."""
+    return {
+        outer.value
         for outer in ast.walk(tree)
-    )
+        if isinstance(outer, ast.Attribute)
+        and outer.attr == "__name__"
+        and isinstance(outer.value, ast.Attribute)
+        and outer.value.attr == "__class__"
+    }
 
 
 def _plain_attribute(call: ast.Call) -> bool:
@@ -212,10 +215,12 @@ def _rename(tree: ast.Module) -> None:
         ast.SetComp,
         ast.DictComp,
     )
+    seen: set[ast.AST] = set()
     for scope in ast.walk(tree):
-        if not isinstance(scope, scopes):
-            continue
+        if not isinstance(scope, scopes) or scope in seen:
+            continue  # a scope inside another was walked with it
         for node in ast.walk(scope):
+            seen.add(node)
             word = None
             if isinstance(node, ast.arg):
                 word = node.arg

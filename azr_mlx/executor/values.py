@@ -13,17 +13,28 @@ instead of `pickle`, and why `repr` followed by `eval` is not used either.
 Types are matched exactly (`type(x) is int`), so a subclass with its own `__eq__` is never taken for data. The
 one exception are `Counter`, `OrderedDict` and `defaultdict` themselves, which become the `dict` they equal.
 
+A value is what a stranger chose it to be, so no function here costs more than a multiple of what it is given: depth,
+bytes and cells are counted before they are visited (a list that holds one list a thousand times counts as a thousand
+lists), and sets and dicts are built only where their hashes spread.
+
 Imports the standard library only and nothing of the package: it is loaded in the child as well.
 """
 
 from __future__ import annotations
 
+import operator
 import struct
+import time
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 MAX_DEPTH = 100  # of nested containers; repr() and == of the decoded value recurse once for each
 MAX_BYTES = 1 << 20
+MAX_CELLS = 1 << 17  # values inside a value that is compared, counted as often as they stand there
+MAX_SAME_HASH = 32  # different items of one set or dict that share a hash: each is compared with all before it
+MEMORY_FACTOR = 12  # bytes of memory that containers may take for each byte of their encoding,
+MEMORY_FLOOR = 32 << 20  # or this many if that is more: an empty set is 5 bytes in the encoding and 216 in memory
 
 _LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
@@ -45,6 +56,10 @@ class EncodeError(ValueError):
 
 class DecodeError(ValueError):
     """The bytes are not the encoding of exactly one plain value within the caps."""
+
+
+class CrowdedError(ValueError):
+    """Items of a set or dict whose hashes were chosen so that looking them up takes long."""
 
 
 def encode(value: Any, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> bytes:
@@ -124,27 +139,78 @@ def _name(kind: type) -> str:
         return "object"
 
 
+# ------------------------------------------------------------------------------------------------- sets and dicts
+
+_CHUNK = 128
+_BUILD_SECONDS, _ITEM_SECONDS = 0.05, 5e-6  # of processor time, for a large set or dict and for each of its items
+
+
+def _check_hashes(items: Sequence[Any]) -> None:
+    if len(items) <= MAX_SAME_HASH:
+        return
+    # Sorted rather than counted: a table of the hashes would crowd where the set itself does.
+    hashes = sorted(map(hash, items))
+    if any(map(operator.eq, hashes, hashes[MAX_SAME_HASH:])):
+        raise CrowdedError(f"more than {MAX_SAME_HASH} items of one hash")
+
+
+def _build(made: Any, items: Sequence[Any]) -> Any:
+    """`made.update(items)`, given up where it takes a hundred times longer than it should.
+
+    Different hashes can be chosen to share their places in the table, too, if less easily. Up to a thousand items that
+    costs nothing to speak of; for more, processor time is the only measure that holds in every version of Python.
+    """
+    if len(items) <= 8 * _CHUNK:
+        made.update(items)
+        return made
+    start = time.thread_time()
+    for at in range(0, len(items), _CHUNK):
+        made.update(items[at : at + _CHUNK])
+        if time.thread_time() - start > _BUILD_SECONDS + _ITEM_SECONDS * at:
+            raise CrowdedError("items whose hashes crowd")
+    return made
+
+
+def make_set(items: Sequence[Any]) -> set[Any]:
+    """set(items) in a time linear in the items. Raises CrowdedError, or TypeError for what has no hash."""
+    _check_hashes(items)
+    made: set[Any] = _build(set(), items)
+    return made
+
+
+def make_dict(keys: Sequence[Any], items: Sequence[Any]) -> dict[Any, Any]:
+    """dict(zip(keys, items)) in a time linear in the keys. Raises CrowdedError, or TypeError for what has no hash."""
+    _check_hashes(keys)
+    made: dict[Any, Any] = _build({}, list(zip(keys, items, strict=True)))
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------- decoding
+
+
 def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
     """The value whose encoding is exactly `data`.
 
-    Raises DecodeError, and only that, for every other byte string. The memory used is bounded by a multiple of
-    `len(data)`: each item of a container takes at least one byte.
+    Raises DecodeError, and only that, for every other byte string, for sets and dicts that crowd, and for containers
+    that would take more memory than MEMORY_FACTOR and MEMORY_FLOOR allow. The time is linear in `len(data)`.
     """
     if len(data) > max_bytes:
         raise DecodeError(f"{len(data)} bytes, over the limit of {max_bytes}")
     data = bytes(data)
     try:
-        value, end = _read(data, 0, max_depth)
+        value, end = _read(data, 0, max_depth, [max(MEMORY_FLOOR, MEMORY_FACTOR * len(data))])
     except (struct.error, IndexError):
         raise DecodeError("truncated") from None
     except RecursionError:
         raise DecodeError("nested too deep") from None
+    except CrowdedError as error:
+        raise DecodeError(str(error)) from None
     if end != len(data):
         raise DecodeError(f"{len(data) - end} bytes left over")
     return value
 
 
-def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _read(data: bytes, at: int, depth: int, memory: list[int]) -> tuple[Any, int]:
     tag = data[at]
     at += 1
     if tag == 0x4E:  # N
@@ -181,88 +247,221 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
             raise DecodeError("a str that is not UTF-8") from None
     if depth <= 0:
         raise DecodeError("nested too deep")
+    # What the containers of a 64-bit CPython take, roughly: an object and 8 bytes an item, or a table of hashes.
+    if tag == 0x6C or tag == 0x74:  # l, t
+        memory[0] -= 80 + 8 * length
+    elif length > 4 or tag == 0x64:
+        memory[0] -= 232 + 64 * length
+    else:
+        memory[0] -= 232
+    if memory[0] < 0:
+        raise DecodeError("too large: containers over the memory limit")
     if tag == 0x64:  # d
-        mapping: dict[Any, Any] = {}
+        keys: list[Any] = []
+        entries: list[Any] = []
         for _ in range(length):
-            key, at = _read(data, at, depth - 1)
-            item, at = _read(data, at, depth - 1)
-            try:
-                mapping[key] = item
-            except TypeError:
-                raise DecodeError("an unhashable dict key") from None
+            item, at = _read(data, at, depth - 1, memory)
+            keys.append(item)
+            item, at = _read(data, at, depth - 1, memory)
+            entries.append(item)
+        try:
+            mapping = make_dict(keys, entries)
+        except TypeError:
+            raise DecodeError("an unhashable dict key") from None
         # Only nan keys may repeat, and each of those is an own object, hence an own entry.
         if len(mapping) != length:
             raise DecodeError("a repeated dict key")
         return mapping, at
     items: list[Any] = []
     for _ in range(length):
-        item, at = _read(data, at, depth - 1)
+        item, at = _read(data, at, depth - 1, memory)
         items.append(item)
     if tag == 0x6C:  # l
         return items, at
     if tag == 0x74:  # t
         return tuple(items), at
     try:
-        group: Any = set(items) if tag == 0x53 else frozenset(items)
+        group: Any = make_set(items)
     except TypeError:
         raise DecodeError("an unhashable set item") from None
     if len(group) != length:
         raise DecodeError("a repeated set item")
-    return group, at
+    return group if tag == 0x53 else frozenset(group), at
 
 
-def canonical(value: Any) -> bytes:
-    """Bytes that are equal exactly when two values are the same for determinism.
+# ------------------------------------------------------------------------------------------------------ comparing
+
+
+def canonical(value: Any, max_bytes: int = 4 * MAX_BYTES) -> bytes:
+    """Bytes that are equal exactly when two values are the same for determinism; at most about `max_bytes` of them.
 
     Stricter than `==` in that types count (1, 1.0 and True differ, 0.0 and -0.0 too), looser in that every nan is
     the same nan. Sets and dicts count as unordered, since that is how every later comparison reads them.
+    Raises EncodeError for what is not plain data, too large or too deep.
     """
+    return _canonical(value, [max_bytes], MAX_DEPTH)
+
+
+def _canonical(value: Any, left: list[int], depth: int) -> bytes:
     kind = type(value)
     if kind is float:
         return b"f" + (b"nan" if value != value else _FLOAT.pack(value))
     if kind is complex:
-        return b"c" + canonical(value.real) + canonical(value.imag)
+        return b"c" + _canonical(value.real, left, depth) + _canonical(value.imag, left, depth)
+    if _is_group(kind) or _is_dict(kind):
+        if depth <= 0:
+            raise EncodeError("too deep: containers nested over the limit")
+        head = _LENGTH.pack(len(value))
+        left[0] -= 5 + len(value)
+        if left[0] < 0:
+            raise EncodeError("too large: over the byte limit")
+        depth -= 1
+        if kind is list or kind is tuple:
+            items = b"".join([_canonical(item, left, depth) for item in value])
+            return (b"l" if kind is list else b"t") + head + items
+        if kind is set or kind is frozenset:
+            parts = sorted([_canonical(item, left, depth) for item in value])
+            return (b"S" if kind is set else b"Z") + head + b"".join(parts)
+        pairs = dict.items(value)
+        parts = sorted([_canonical(key, left, depth) + b":" + _canonical(item, left, depth) for key, item in pairs])
+        return b"d" + head + b"".join(parts)
+    out: list[bytes] = []
+    _write(value, out, left, depth)
+    return out[0]
+
+
+def same(first: Any, second: Any, max_bytes: int = 4 * MAX_BYTES) -> bool:
+    """Whether `canonical` gives equal bytes for both, without making them where a glance is enough.
+
+    Raises EncodeError as `canonical` does. It stops at the first difference outside of sets and dicts.
+    """
+    return _same(first, second, [max_bytes], MAX_DEPTH)
+
+
+def _same(first: Any, second: Any, left: list[int], depth: int) -> bool:
+    kind = type(first)
     if kind is list or kind is tuple:
-        return (b"l" if kind is list else b"t") + _LENGTH.pack(len(value)) + b"".join(canonical(item) for item in value)
-    if kind is set or kind is frozenset:
-        parts = sorted(canonical(item) for item in value)
-        return (b"S" if kind is set else b"Z") + _LENGTH.pack(len(value)) + b"".join(parts)
-    if _is_dict(kind):
-        parts = sorted(canonical(key) + b":" + canonical(item) for key, item in dict.items(value))
-        return b"d" + _LENGTH.pack(len(value)) + b"".join(parts)
-    return encode(value)
+        if type(second) is not kind or len(first) != len(second):
+            return False
+        left[0] -= len(first)
+        if depth <= 0 or left[0] < 0:
+            raise EncodeError("too large or too deep to be compared")
+        return all(_same(*pair, left, depth - 1) for pair in zip(first, second, strict=True))
+    if kind is not type(second) and not (_is_dict(kind) and _is_dict(type(second))):
+        return False
+    if (_is_group(kind) or _is_dict(kind)) and len(first) != len(second):
+        return False
+    return _canonical(first, left, depth) == _canonical(second, [MAX_BYTES + left[0]], depth)
 
 
-def equal(first: Any, second: Any) -> bool:
+def equal(first: Any, second: Any, max_cells: int = MAX_CELLS) -> bool:
     """Python's `==` on plain data: 1 == 1.0 == True, sets and dicts unordered, a list is no tuple, nan is never equal.
 
-    False when either is not plain data, so that no `__eq__` other than the built-in ones ever runs. The nan rule
-    holds inside containers too, where `[x] == [x]` would let the same nan object pass.
+    False when either is not plain data, so that no `__eq__` other than the built-in ones ever runs, and when `first`
+    has more than `max_cells` values in it. The nan rule holds inside containers too, where `[x] == [x]` would let the
+    same nan object pass. Never raises.
     """
     try:
-        if _has_nan(first) or _has_nan(second):
+        left = [max_cells]
+        if not _comparable(first, left, MAX_DEPTH):
             return False
-        encode(first, 1 << 26)
-        encode(second, 1 << 26)
-        return bool(first == second)
-    except (EncodeError, RecursionError):
+        # Equal values have equally many values in them, so the second need not be looked at further than the first.
+        return _comparable(second, [max_cells - left[0]], MAX_DEPTH) and bool(first == second)
+    except Exception:  # RecursionError; TypeError of an unhashable key; BytesWarning under -bb
         return False
+
+
+def _comparable(value: Any, left: list[int], depth: int) -> bool:
+    """Whether a value is plain data without nan, within the cells that are left, and quick to compare."""
+    kind = type(value)
+    if _is_group(kind):
+        left[0] -= len(value)
+        if depth <= 0 or left[0] < 0:
+            return False
+        if len(value) > MAX_SAME_HASH and (kind is set or kind is frozenset):
+            _check_hashes(list(value))
+        for item in value:
+            kind = type(item)
+            if kind is not int and kind is not str and not _comparable(item, left, depth - 1):
+                return False
+        return True
+    if _is_dict(kind):
+        left[0] -= 2 * dict.__len__(value)
+        if depth <= 0 or left[0] < 0:
+            return False
+        if dict.__len__(value) > MAX_SAME_HASH:
+            _check_hashes(list(dict.keys(value)))
+        return all(
+            _comparable(key, left, depth - 1) and _comparable(item, left, depth - 1) for key, item in dict.items(value)
+        )
+    if kind is float or kind is complex:
+        return bool(value == value)
+    return kind is int or kind is str or kind is bool or kind is bytes or value is None or value is Ellipsis
 
 
 def has_nan(value: Any) -> bool:
-    """Whether a float or complex nan stands anywhere in plain data. False beyond the depth cap."""
+    """Whether a float or complex nan stands anywhere in plain data. False beyond the caps of depth and bytes."""
     try:
-        return _has_nan(value)
-    except RecursionError:
+        return _has_nan(value, [MAX_BYTES], MAX_DEPTH)
+    except EncodeError:
         return False
 
 
-def _has_nan(value: Any) -> bool:
+def _has_nan(value: Any, left: list[int], depth: int) -> bool:
     kind = type(value)
     if kind is float or kind is complex:
         return bool(value != value)
-    if _is_group(kind):
-        return any(_has_nan(item) for item in value)
-    if _is_dict(kind):
-        return any(_has_nan(key) or _has_nan(item) for key, item in dict.items(value))
+    if _is_group(kind) or _is_dict(kind):
+        left[0] -= len(value)
+        if depth <= 0 or left[0] < 0:
+            raise EncodeError("too large or too deep")
+        if _is_dict(kind):
+            return any(_has_nan(part, left, depth - 1) for pair in dict.items(value) for part in pair)
+        return any(_has_nan(item, left, depth - 1) for item in value)
     return False
+
+
+def within(value: Any, max_cells: int) -> bool:
+    """Whether plain data holds at most so many values, itself included, and is not nested too deep. Never raises."""
+    return _within(value, [max_cells], MAX_DEPTH)
+
+
+def _within(value: Any, left: list[int], depth: int) -> bool:
+    left[0] -= 1
+    if left[0] < 0:
+        return False
+    if _is_group(type(value)):
+        return depth > 0 and len(value) <= left[0] and all(_within(item, left, depth - 1) for item in value)
+    if _is_dict(type(value)):
+        parts = (part for pair in dict.items(value) for part in pair)
+        return depth > 0 and 2 * len(value) <= left[0] and all(_within(part, left, depth - 1) for part in parts)
+    return True
+
+
+def text(value: Any) -> str:
+    """`repr` of a decoded value, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
+
+    `decode` bounds the time. Raises EncodeError for what is not plain data, too large or too deep.
+    """
+    encode(value, 1 << 28)
+    try:
+        return repr(value)
+    except ValueError:  # the limit of sys.set_int_max_str_digits
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind is int:
+        return hex(value) if value.bit_length() > 2000 else repr(value)  # 602 digits; the limit is 640 or more
+    if _is_dict(kind):
+        return "{" + ", ".join([f"{_text(key)}: {_text(item)}" for key, item in dict.items(value)]) + "}"
+    if _is_group(kind):
+        inner = ", ".join([_text(item) for item in value])
+        if kind is list:
+            return f"[{inner}]"
+        if kind is tuple:
+            return f"({inner},)" if len(value) == 1 else f"({inner})"
+        braces = f"{{{inner}}}" if value else ""
+        return f"frozenset({braces})" if kind is frozenset else braces or "set()"
+    return repr(value)

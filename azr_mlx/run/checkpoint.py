@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,7 +104,10 @@ def save(
 
 
 def load(folder: Path, policy: Saved, buffer: Buffer, running: Running) -> dict[str, Any]:
-    """Put a checkpoint back into policy, buffer and baselines; returns its state.json. Raises AzrError."""
+    """Put a checkpoint back into policy, buffer and baselines; returns its state.json. Raises AzrError.
+
+    Tasks of the buffer that are left out are told on stderr, with the reasons.
+    """
     import mlx.core as mx
 
     state = read_state(folder)
@@ -115,7 +119,10 @@ def load(folder: Path, policy: Saved, buffer: Buffer, running: Running) -> dict[
         raise AzrError(f"{folder} belongs to another model or other LoRA settings: {error}") from None
     except RuntimeError as error:
         raise AzrError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from None
-    buffer.load(json.loads(line) for line in (folder / "buffer.jsonl").read_text().splitlines())
+    left_out = buffer.load(json.loads(line) for line in (folder / "buffer.jsonl").read_text().splitlines())
+    if left_out:
+        reasons = ", ".join(f"{why} {number}" for why, number in left_out.most_common())
+        sys.stderr.write(f"{left_out.total()} tasks of {folder / 'buffer.jsonl'} are left out: {reasons}\n")
     running.moments = {name: (pair[0], pair[1]) for name, pair in state["running"].items()}
     return state
 

@@ -310,12 +310,13 @@ def _put(result: dict[str, Any], name: str, values: Iterable[float]) -> None:
 
 def shape(program: str) -> tuple[int, int]:
     """AST nodes and depth of nesting of a program that parses (a valid task's does)."""
-
-    def depth(node: ast.AST) -> int:
-        return 1 + max((depth(child) for child in ast.iter_child_nodes(node)), default=0)
-
-    tree = ast.parse(program)
-    return sum(1 for _ in ast.walk(tree)), depth(tree)
+    nodes, depth = 0, 0
+    # Level by level: `x+x+x+...` is nested as deep as it is long, and a model may write that.
+    level: list[ast.AST] = [ast.parse(program, "<azr program>")]
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return nodes, depth
 
 
 def histogram(rates: Sequence[float], bins: int = 8) -> list[int]:

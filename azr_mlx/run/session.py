@@ -21,7 +21,7 @@ from typing import Any
 
 from azr_mlx import __version__, config, paths
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.executor import Executor, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.run import checkpoint
 
@@ -220,6 +220,8 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
             sizes_now = {"active": memory.active, "peak": happened.update.peak_memory, "cache": memory.cache}
             device.clear_cache()
             tracker.tell(happened, row | scores, sizes_now)
+            for message in executor.take_messages():
+                tracker.say(f"executor, mended: {message}")
             done, remembered = step + 1, (buffer.snapshot(), game.running.snapshot())
             spent += time.monotonic() - began
             state["seconds"] = spent
@@ -229,16 +231,20 @@ def _play(settings: config.Config, run: Path, start: Path | None, executor: Exec
     except KeyboardInterrupt:  # asked twice: what is half done may not be saved
         tracker.say(f"stopped at once; the newest checkpoint is {checkpoint.latest(run) or 'none'}")
         return 130
-    except Interrupted:
+    except (Interrupted, ExecutorFailed) as stop:
+        code = 130
+        if isinstance(stop, ExecutorFailed):  # the step at hand cannot be judged; those before it are whole
+            tracker.say(f"stopped: {stop}")
+            code = stop.exit_code
         buffer.restore(remembered[0])
         game.running.restore(remembered[1])
         if start is None and done == 0 and checkpoint.latest(run) is None:
             tracker.say("stopped before the first step: nothing to save")
-            return 130
+            return code
         kept = keep(done)
         tracker.rewind(done)
         tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {paths.shown(run)}")
-        return 130
+        return code
     finally:
         for number, handler in old_handlers.items():
             signal.signal(number, handler)

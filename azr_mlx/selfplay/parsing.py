@@ -1,6 +1,8 @@
 """From the text of a reply to its parts: sections, fenced blocks, proposals, answers.
 
-Model text is only ever cut and matched here, never evaluated. Every pattern is linear in the length of the text.
+Model text is only ever cut and matched here, never evaluated, in a time linear in its length, whatever it is: a pattern
+neither tries one place twice nor scans to the end of the text from each of many places. Hence the possessive
+quantifiers (`*+`), and two searches with a bound between them where one lazy pattern would do.
 Source of the rules: AZR section 3 and its released code; departures are marked HARDENED.
 """
 
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 
 # A fence opens with a label and a line break; it closes with a fence on a line of its own. The end of the text does
 # not close one: a reply that was cut off has no block.
-_BLOCK = re.compile(r"```[ \t]*([\w+.-]*)[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```(?!\w)", re.DOTALL)
-_FORM = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
+_OPEN = re.compile(r"```[ \t]*+([\w+.-]*+)[ \t]*+\r?\n")
+_CLOSE = re.compile(r"```(?!\w)")
+_BETWEEN = re.compile(r"</think>\s*+<answer>")
 _COMMENT = {
     word: re.compile(rf"#[ \t]*{word}[ \t]*:[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output", "message")
 }
@@ -43,7 +46,12 @@ class InductionProposal:
 
 def well_formed(reply: str) -> bool:
     """Whether a reply is a think section followed at once by an answer section; text after them is tolerated."""
-    return _FORM.match(reply.strip()) is not None
+    text = reply.strip()
+    if not text.startswith("<think>"):
+        return False
+    # If the first place where the two sections meet is not followed by an end, neither is a later one.
+    between = _BETWEEN.search(text)
+    return between is not None and "</answer>" in text[between.end() :]
 
 
 def answer_section(reply: str) -> str:
@@ -54,7 +62,26 @@ def answer_section(reply: str) -> str:
 
 def blocks(text: str, *labels: str) -> list[str]:
     """The contents of the fenced blocks with one of the labels (lower case), in order; all blocks without labels."""
-    return [body.strip() for label, body in _BLOCK.findall(text) if not labels or label.lower() in labels]
+    return [body.strip() for label, body in _fenced(text) if not labels or label.lower() in labels]
+
+
+def _fenced(text: str) -> list[tuple[str, str]]:
+    """Label and content of every fenced block. The blanks before a closing fence, and their line break, are its own."""
+    found: list[tuple[str, str]] = []
+    at = 0
+    while (opening := _OPEN.search(text, at)) is not None:
+        start = opening.end()
+        closing = _CLOSE.search(text, start)
+        if closing is None:
+            break
+        end = closing.start()
+        while end > start and text[end - 1] in " \t":
+            end -= 1
+        if end > start and text[end - 1] == "\n":
+            end -= 2 if end - 1 > start and text[end - 2] == "\r" else 1
+        found.append((opening[1], text[start:end]))
+        at = closing.end()
+    return found
 
 
 def proposal(answer: str) -> Proposal:
@@ -63,7 +90,7 @@ def proposal(answer: str) -> Proposal:
     A program without an `f` has its last top-level function renamed; helpers and nested functions are welcome
     (HARDENED: the official default rejects them, although its prompt invites them). Raises ParseError.
     """
-    found = _BLOCK.findall(answer)
+    found = _fenced(answer)
     if not found or found[0][0].lower() not in _PYTHON:
         raise ParseError("no python block")
     program = name_f(found[0][1].strip())
@@ -115,9 +142,10 @@ def solver_value(answer: str, word: str) -> str:
     comment = _COMMENT[word].search(answer)
     if comment is not None:
         return comment.group(1).strip()
-    call = re.search(rf"(?<![\w.]){word}\((.*)\)", answer, re.DOTALL | re.IGNORECASE)
-    if call is not None:
-        return call.group(1).strip()
+    call = re.search(rf"(?<![\w.]){word}\(", answer, re.IGNORECASE)
+    last = answer.rfind(")")
+    if call is not None and call.end() <= last:
+        return answer[call.end() : last].strip()
     tag = re.search(rf"<{word}>(.*?)(?:</{word}>|\Z)", answer, re.DOTALL | re.IGNORECASE)
     if tag is not None:
         return tag.group(1).strip()
@@ -136,7 +164,7 @@ def solver_program(answer: str) -> str | None:
 def import_lines(program: str) -> str:
     """The top-level import statements of a program that parses, one a line; an induction solver gets them for free."""
     try:
-        tree = ast.parse(program)
+        tree = ast.parse(program, "<azr program>")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     return "".join(ast.unparse(node) + "\n" for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))

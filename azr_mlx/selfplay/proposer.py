@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from azr_mlx import config
-from azr_mlx.executor import Executor, Job, Outcome, Status, rules, values
-from azr_mlx.executor.literals import LiteralError, check_arguments
+from azr_mlx.executor import Executor, Job, Outcome, Status, boundary, rules, values
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
@@ -76,11 +76,10 @@ class Proposer:
             return why
         if any(len(text) > self.dials.max_input_chars for text in inputs):
             return "input too long"
-        try:
-            for text in inputs:
-                check_arguments(text)
-        except LiteralError:
+        if any(isinstance(boundary.check_call(text), Refused) for text in inputs):
             return "bad input"
+        if not boundary.encodable(program, message, *inputs):
+            return "not a text"  # no tokenizer would take the task's prompt
         if len(inputs) > 1:
             if len({"".join(text.split()) for text in inputs}) < 0.8 * len(inputs):
                 return "repeated inputs"  # HARDENED: of ten inputs at least eight differ
@@ -97,26 +96,17 @@ class Proposer:
             return Verdict(False, False, "sandbox error", detail=outcome.detail, dropped=True)
         if not outcome.ok:
             return Verdict(False, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
-        why = self._refuse_values(outcome.values)
-        if why is not None:
-            return Verdict(False, False, why)
-        cases = tuple(Case(text, repr(value)) for text, value in zip(inputs, outcome.values, strict=True))
-        return Verdict(True, True, "ok", task=Task(kind, program, cases, message, step))
-
-    def _refuse_values(self, outputs: tuple[object, ...]) -> str | None:
-        for value in outputs:
-            if value is None:
-                return "returns None"  # HARDENED: the paper asks for a value
-            if values.has_nan(value):
-                return "returns nan"  # HARDENED: nan equals nothing, so no answer could be right
-            try:
-                if len(repr(value)) > self.dials.max_output_chars:
-                    return "output too long"  # HARDENED: the official code cuts it and keeps the wrong gold answer
-            except ValueError:  # integers of more than 4300 digits have no repr
-                return "output too long"
-        if len(outputs) > 1 and all(values.equal(outputs[0], value) for value in outputs[1:]):
-            return "constant output"  # HARDENED
-        return None
+        if len(outcome.values) != len(inputs):
+            return Verdict(False, False, "bad result", detail=f"{len(outcome.values)} values of {len(inputs)}")
+        cases = []
+        for text, value in zip(inputs, outcome.values, strict=True):
+            gold = boundary.write_gold(value, self.dials.max_output_chars)
+            if isinstance(gold, Refused):
+                return Verdict(False, False, gold.why, detail=gold.detail)
+            cases.append(Case(text, gold))
+        if len(cases) > 1 and all(values.equal(outcome.values[0], value) for value in outcome.values[1:]):
+            return Verdict(False, False, "constant output")  # HARDENED
+        return Verdict(True, True, "ok", task=Task(kind, program, tuple(cases), message, step))
 
 
 def _settled(why: str) -> Pending:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from azr_mlx.executor import Executor, Job, Outcome, Status, values
-from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
+from azr_mlx.executor import Executor, Job, Outcome, Status, boundary
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.proposer import Pending
@@ -60,10 +60,9 @@ class Solver:
 
     def judge_input(self, task: Task, text: str) -> Pending:
         """An abduction answer: literal arguments of one call, for which the program returns the gold output."""
-        try:
-            parse_arguments(text)
-        except LiteralError as error:
-            return _settled(Verdict(True, False, "not a literal", detail=str(error)))
+        arguments = boundary.read_arguments(text)
+        if isinstance(arguments, Refused):
+            return _settled(Verdict(True, False, arguments.why, detail=arguments.detail))
         future = self.executor.submit(Job(task.program, (text,)))
         return lambda: _compare(future.result(), task.cases)
 
@@ -82,19 +81,24 @@ class Solver:
 
 def judge_output(gold: str, text: str) -> Verdict:
     """A deduction answer: a literal that equals the gold output. Nothing is run."""
-    try:
-        return RIGHT if values.equal(parse_value(gold), parse_value(text)) else WRONG
-    except LiteralError as error:
-        return Verdict(True, False, "not a literal", detail=str(error))
+    value = boundary.read_value(text)
+    if isinstance(value, Refused):
+        return Verdict(True, False, value.why, detail=value.detail)
+    return _told(boundary.matches(gold, value))
 
 
 def _compare(outcome: Outcome, cases: Sequence[Case]) -> Verdict:
+    """What the values of a run say of an answer, whatever they are and however many."""
     if outcome.status is Status.SANDBOX_ERROR:
         return Verdict(True, False, "sandbox error", detail=outcome.detail, dropped=True)
     if not outcome.ok:
         return Verdict(True, False, str(outcome.status).replace("-", " "), detail=outcome.detail)
-    gold = [parse_value(case.output) for case in cases]
-    right = all(values.equal(value, wanted) for value, wanted in zip(outcome.values, gold, strict=True))
+    return _told(boundary.all_match([case.output for case in cases], outcome.values))
+
+
+def _told(right: bool | Refused) -> Verdict:
+    if isinstance(right, Refused):  # the task is at fault, not the answer
+        return Verdict(True, False, right.why, detail=right.detail, dropped=True)
     return RIGHT if right else WRONG
 
 

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from azr_mlx.executor import boundary
+from azr_mlx.executor.boundary import Refused
 from azr_mlx.executor.rules import normalised_key
 from azr_mlx.types import Case, Kind, Task
 
@@ -182,15 +184,42 @@ class Buffer:
             for name, task in ring.items()
         ]
 
-    def load(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Replace the content by saved rows, in their order."""
-        content = Snapshot({kind: {} for kind in Kind}, {})
+    def load(self, rows: Iterable[dict[str, Any]]) -> Counter[str]:
+        """Replace the content by saved rows, in their order; returns how many were left out, by reason.
+
+        A row that is no task, or one whose output no answer could be compared with, is left out: an older version
+        took what this one would refuse, and one task is no reason to lose a run.
+        """
+        content, left_out = Snapshot({kind: {} for kind in Kind}, {}), Counter[str]()
         for row in rows:
-            task = from_row(row)
+            try:
+                task = from_row(row)
+                solved = float(row["solved"]) if "solved" in row else None
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+                left_out["no task"] += 1
+                continue
+            why = flaw(task)
+            if why is not None:
+                left_out[why] += 1
+                continue
             content.rings[task.kind][key(task)] = task
-            if "solved" in row:
-                content.solved[key(task)] = float(row["solved"])
+            if solved is not None:
+                content.solved[key(task)] = solved
         self.restore(content)
+        return left_out
+
+
+def flaw(task: Task) -> str | None:
+    """Why a task cannot be worded or judged ("output is no literal", "not a text"), or None."""
+    if not boundary.encodable(
+        task.program, task.message, *(text for case in task.cases for text in (case.input, case.output))
+    ):
+        return "not a text"
+    for case in task.cases:
+        gold = boundary.check_gold(case.output)
+        if isinstance(gold, Refused):
+            return gold.why
+    return None
 
 
 def to_row(task: Task) -> dict[str, Any]:

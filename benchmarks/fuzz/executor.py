@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from azr_mlx.executor import literals, rules, values
-from azr_mlx.executor.pool import Status, read_frame
+from azr_mlx.executor.boundary import read_frame
+from azr_mlx.executor.jobs import Status
 
 SLOW_SECONDS = 2.0
 TOKEN = secrets.token_bytes(16)
@@ -130,10 +131,10 @@ def decoder(data: bytes) -> None:
 
 def frame(data: bytes) -> None:
     for token in (b"", TOKEN):
-        status, detail, found = read_frame(b"o" + data, 1 << 20, token)
+        status, detail, found = read_frame(b"o" + data, 1 << 20, 1, token)
         assert (type(status), type(detail), type(found)) == (Status, str, tuple)
         assert token == b"" or status is not Status.OK
-        read_frame(data, 1 << 20, token)
+        read_frame(data, 1 << 20, 1, token)
 
 
 def round_trip(value: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, Status, find_layers
 from tests.executor.conftest import job
-from tests.executor.world import descriptors, family, processes
+from tests.executor.world import descriptors, family, processes, settle
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc or a layer of Linux")
 
@@ -46,24 +46,34 @@ def test_outcomes_come_in_the_order_of_the_jobs(executor: Executor) -> None:
 @linux
 @pytest.mark.parametrize("victim", ["keeper", "zygote"])
 def test_a_killed_slot_is_replaced_and_its_job_tried_again(victim: str) -> None:
-    """The processes that run programs are killed, twice, while they work: every answer is right all the same."""
+    """The processes that run programs are killed, twice, while they work: no answer is wrong.
+
+    A job is given up when its slot died under it three times, which a slot that is dead but not yet known to be may
+    count for; hence two rounds can, rarely, use up the tries of a job, and then exactly that is said.
+    """
     with Executor(workers=2) as made:
         made.run([job("return a")] * 4)
-        time.sleep(0.2)  # the next children are forked ahead
-        before = family(made)
-        futures = [made.submit(job("import time\ntime.sleep(0.05)\nreturn a + 1", str(n))) for n in range(40)]
+        before = settle(made)
+        futures = [made.submit(job("import time\ntime.sleep(0.2)\nreturn a + 1", str(n))) for n in range(16)]
         for _ in range(2):
-            time.sleep(0.25)
+            end = time.monotonic() + 20
+            while time.monotonic() < end and not all(slot.work is not None and slot.ready for slot in made._slots):
+                time.sleep(0.01)
+            time.sleep(0.05)
             tops = [slot.process.pid for slot in made._slots if slot.process is not None]
             for pid in tops if victim == "keeper" else [child for top in tops for child in children(top)]:
                 with contextlib.suppress(ProcessLookupError):  # it may have ended by itself just now
                     os.kill(pid, signal.SIGKILL)
-        assert [future.result(timeout=30).value for future in futures] == [n + 1 for n in range(40)]
-        assert made.counters["slots-replaced"] >= 2
-        assert made.counters["retries"] >= 1
-        assert made.counters["sandbox-error"] == 0
-        time.sleep(0.3)
-        assert len(family(made)) == len(before)
+        outcomes = [future.result(timeout=60) for future in futures]
+        given_up = [outcome for outcome in outcomes if outcome.status is Status.SANDBOX_ERROR]
+        assert all(one.values == (n + 1,) for n, one in enumerate(outcomes) if one not in given_up), outcomes
+        counted = made.counters
+        assert counted["slots-replaced"] >= 2
+        assert counted["retries"] >= 1
+        assert len(given_up) == counted["sandbox-error"] <= counted["slots-replaced"] // 3
+        assert counted["retries"] + counted["sandbox-error"] <= counted["slots-replaced"]
+        assert all(outcome.detail.endswith("3 times") for outcome in given_up)
+        assert settle(made) == before
 
 
 def children(parent: int) -> list[int]:

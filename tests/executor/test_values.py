@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_mlx.executor.pool import Status, read_frame
+from azr_mlx.executor.boundary import read_frame
+from azr_mlx.executor.jobs import Status
 from azr_mlx.executor.values import DecodeError, EncodeError, canonical, decode, encode, equal, has_nan
 
 scalars = (
@@ -78,7 +79,7 @@ def test_damaged_encodings_are_a_value_or_a_decode_error(value: Any, place: int,
 @given(st.binary(max_size=200))
 def test_any_bytes_on_the_result_pipe_are_a_status(data: bytes) -> None:
     for frame in (data, b"o" + data, b"x" + data):
-        status, detail, values = read_frame(frame, 1000)
+        status, detail, values = read_frame(frame, 1000, 1)
         assert isinstance(status, Status)
         assert isinstance(detail, str)
         assert isinstance(values, tuple)
@@ -86,7 +87,7 @@ def test_any_bytes_on_the_result_pipe_are_a_status(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_pass_a_test_without_its_token(data: bytes) -> None:
-    assert read_frame(b"o" + data, 1000, os.urandom(16))[0] is not Status.OK
+    assert read_frame(b"o" + data, 1000, 0, os.urandom(16))[0] is not Status.OK
 
 
 def test_a_pickle_is_never_unpickled(tmp_path: Any) -> None:

@@ -1,0 +1,139 @@
+"""What the trainer holds of its slots: a process, a socket and a box each, in one folder. Decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from azr_mlx.executor import cleaning, seatbelt, trial
+
+_LAST_BUDGET = 2_000_000  # entries that closing removes of one box: nobody waits for a slot any more
+
+
+class Folder:
+    """The executor's folder, with a box for each slot; made again should something have removed it.
+
+    It outlives every slot while the trainer lives. When the trainer is killed, the last slot removes it.
+    """
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.kept: dict[str, str] = {}  # boxes that could not be removed, and why
+
+    def make_box(self, prefix: str) -> str:
+        """A fresh folder for one slot. Raises OSError."""
+        if not self.path or not os.path.isdir(self.path):
+            self.path = os.path.realpath(tempfile.mkdtemp(prefix="azr-sandbox-"))
+            os.chmod(self.path, 0o711)
+        canary = os.path.join(self.path, trial.FILE)
+        if not os.path.exists(canary):
+            with open(canary, "wb") as file:
+                file.write(b"what no program may touch\n")
+            os.chmod(canary, 0o666)
+        return tempfile.mkdtemp(prefix=prefix, dir=self.path)
+
+    def remove_box(self, box: str) -> str:
+        """Remove a box, or keep it aside and say why."""
+        why = cleaning.remove(box) if box else ""
+        if why:
+            self.kept[box] = why
+        return why
+
+    def close(self) -> dict[str, str]:
+        """Remove everything; what could not be, and why."""
+        left = {}
+        boxes = {box for box in self.kept if os.path.dirname(box) != self.path}  # of one that was lost
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self.path, trial.FILE))
+            with contextlib.suppress(OSError):
+                boxes |= {os.path.join(self.path, name) for name in os.listdir(self.path)}
+        for box in sorted(boxes):
+            if why := cleaning.remove(box, _LAST_BUDGET):
+                left[box] = why
+        if self.path and not left and (why := cleaning.remove(self.path)):
+            left[self.path] = why
+        return left
+
+
+class Slot:
+    """The trainer's end of one zygote."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self.number = number
+        self.seed = seed
+        self.process: subprocess.Popen[bytes] | None = None
+        self.socket: socket.socket | None = None
+        self.box = ""
+        self.work: Any = None  # the job that it runs
+        self.unsent: memoryview | None = None
+        self.writing = False
+        self.received = bytearray()
+        self.deadline = 0.0  # monotonic time by which it must have said something, 0 for never
+        self.start_at: float | None = 0.0  # when it is to be started, None once it is
+        self.ready = False  # has said hello
+        self.failures = 0  # starts in a row that came to nothing
+        self.losses = 0  # deaths in a row without an outcome in between
+        self.idle_since = 0.0
+
+    def launch(self, folder: Folder, settings: dict[str, Any], scope: str) -> socket.socket:
+        """Start the process; its socket. Raises OSError; what was made until then is for `discard` to remove."""
+        self.ready = self.writing = False
+        self.received.clear()
+        self.unsent = None
+        self.box = folder.make_box(f"slot-{self.seed}-{self.number}-")
+        self.socket, theirs = socket.socketpair()
+        try:
+            self.socket.setblocking(False)
+            self.process = _spawn(settings | {"box": self.box}, self.seed, theirs, scope)
+        finally:
+            theirs.close()
+        return self.socket
+
+    def kill(self) -> None:
+        """End the process and all below it: the keeper takes the zygote along, the zygote its child."""
+        if self.socket is not None:
+            self.socket.close()  # first: a zygote without a keeper ends its child when it sees this
+            self.socket = None
+        if self.process is not None and (sys.platform.startswith("linux") or not self.ready):
+            self.process.kill()
+
+    def discard(self, folder: Folder) -> str:
+        """Kill, bury, and remove the box. Why the box had to be kept aside, or nothing."""
+        self.kill()
+        process, self.process = self.process, None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # Where the kernel does not take the child along, the zygote gets the time to do so.
+                process.wait(5.0 if sys.platform.startswith("linux") else 2.0)
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5.0)
+        self.ready, self.deadline = False, 0.0
+        box, self.box = self.box, ""
+        return folder.remove_box(box)
+
+
+def _spawn(settings: dict[str, Any], seed: int, theirs: socket.socket, scope: str) -> subprocess.Popen[bytes]:
+    here = os.path.dirname(os.path.abspath(__file__))
+    python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+    command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
+    if scope:
+        command = seatbelt.wrap(command, settings["box"], scope)
+    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(seed)}
+    environment["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MB of its address space
+    environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
+    return subprocess.Popen(
+        command,
+        stdin=theirs.fileno(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if not os.environ.get("AZR_EXECUTOR_DEBUG") else None,
+        env=environment,
+        close_fds=False,  # ours are not inheritable; this lets macOS use posix_spawn
+    )
