@@ -23,6 +23,7 @@ _PURPOSE = {
     "capabilities": "no privileges, none to be gained",
     "landlock": "files and TCP denied once more, by the kernel's access rules",
     "seccomp": "no new processes, other programs, sockets, tracing or exotic system calls",
+    "footprint": "memory of programs is watched (macOS has no limit that holds)",
     "seatbelt": "macOS sandbox: no network, no other programs, no reading at home, no writing elsewhere",
 }
 
