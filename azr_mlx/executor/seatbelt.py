@@ -22,7 +22,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"  # by its full path: a PATH can be changed, this file cannot
 _LIBRARY = "/usr/lib/libsandbox.1.dylib"
@@ -44,6 +44,12 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 # On the way to files that may be read: links and mount points that resolving a path looks at.
 _WAY = ("/", "/dev", "/var", "/tmp", "/etc", "/private", "/private/var", "/usr", "/usr/share", "/usr/share/zoneinfo")
 
+# Names that some version's compiler may not know: then it refuses the whole profile, which is tried without that name.
+OPTIONAL = (
+    "file-map-executable",  # newer systems ask for it beside reading
+    "file-write-flags", "file-write-acl", "file-write-owner", "file-write-setugid",
+    "system-socket",
+)  # fmt: skip
 SCOPES = ("children", "same-sandbox")  # whom the zygote may signal and measure; tried in this order
 
 
@@ -66,11 +72,10 @@ def paths(box: str, prefixes: Iterable[str], stdlib: str) -> dict[str, str]:
     return given | {f"ABOVE_{number}": path for number, path in enumerate(dict.fromkeys(above))}
 
 
-def profile(given: Mapping[str, str], scope: str = SCOPES[0], refined: bool = True) -> str:
+def profile(given: Mapping[str, str], scope: str = SCOPES[0], without: Collection[str] = ()) -> str:
     """The profile that a zygote enters. Of the rules that match an operation the last one decides.
 
-    Without `refined`, only operations that every macOS since 10.14 knows: a name that the compiler does not know
-    makes it refuse the whole profile.
+    `without` are those of OPTIONAL to leave out.
     """
 
     def parameters(start: str, rule: str) -> str:
@@ -79,7 +84,9 @@ def profile(given: Mapping[str, str], scope: str = SCOPES[0], refined: bool = Tr
     def each(rule: str, words: Iterable[str]) -> str:
         return " ".join(f'({rule} "{word}")' for word in words)
 
-    reading = "file-read* file-map-executable" if refined else "file-read*"
+    reading = "file-read*" if "file-map-executable" in without else "file-read* file-map-executable"
+    # Nothing in the box may become unremovable, or another user's.
+    locks = [name for name in OPTIONAL if name.startswith("file-write-") and name not in without]
     lines = [
         "(version 1)",
         "(deny default)",
@@ -96,12 +103,10 @@ def profile(given: Mapping[str, str], scope: str = SCOPES[0], refined: bool = Tr
         '(allow file-write-data (literal "/dev/null"))',
         '(allow file-read* file-write* (subpath (param "BOX")))',
     ]
-    if refined:
-        lines += [
-            # Nothing in the box may become unremovable, or another user's.
-            "(deny file-write-flags file-write-acl file-write-owner file-write-setugid)",
-            "(allow system-socket (socket-domain AF_UNIX))",  # pairs, which asyncio needs; connecting stays denied
-        ]
+    if locks:
+        lines.append(f"(deny {' '.join(locks)})")
+    if "system-socket" not in without:
+        lines.append("(allow system-socket (socket-domain AF_UNIX))")  # pairs, for asyncio; connecting stays denied
     lines += [
         "(deny network*)",
         "(deny mach-lookup)",
@@ -112,13 +117,15 @@ def profile(given: Mapping[str, str], scope: str = SCOPES[0], refined: bool = Tr
 
 
 def outer_profile(given: Mapping[str, str], scope: str) -> str:
-    """The profile of `wrap`: also what starting the interpreter and the zygote takes."""
+    """The profile of `wrap`: also what starting the interpreter and the zygote takes.
+
+    Under it the keeper is confined too, so that the boxes of a trainer that was killed stay behind.
+    """
     return (
-        profile(given, scope, refined=False)
+        profile(given, scope, OPTIONAL)
         + '(allow process-exec* (literal (param "PYTHON")) (subpath (param "APP")))\n'
         + '(allow file-read* (literal (param "PYTHON")) (subpath (param "APP")) (subpath (param "HERE"))\n'
-        + '  (literal (param "LIBRARY")) (literal (param "FOLDER")) (literal (param "ABOVE_FOLDER"))\n'
-        + '  (literal "/") (literal "/dev/dtracehelper") (subpath "/private/var/db/dyld"))\n'
+        + '  (literal (param "LIBRARY")) (literal "/") (literal "/dev/dtracehelper") (subpath "/private/var/db/dyld"))\n'
         + "(allow file-read-metadata)\n"
     )
 
@@ -162,15 +169,29 @@ def confine(given: Mapping[str, str]) -> str:
     back out of one.
     """
     _entry()
+    without: set[str] = set()
     trouble = "no profile was accepted"
-    for scope, refined in [(scope, refined) for refined in (True, False) for scope in SCOPES]:
-        text = profile(given, scope, refined)
-        why = _rehearse(text, given)
-        if not why:
-            enter(text, given)
-            return scope
-        trouble = why
+    for scope in SCOPES:
+        for _ in range(1 + len(OPTIONAL)):
+            text = profile(given, scope, without)
+            trouble = _rehearse(text, given)
+            if not trouble:
+                enter(text, given)
+                return scope
+            unknown = {name for name in OPTIONAL if name in trouble} - without
+            if not unknown:
+                break
+            without |= unknown
     raise Refused(trouble)
+
+
+def can_enter() -> bool:
+    """Whether this system has the function at all, not whether it lets this process in."""
+    try:
+        _entry()
+    except Refused:
+        return False
+    return True
 
 
 def _rehearse(text: str, given: Mapping[str, str]) -> str:
@@ -183,6 +204,7 @@ def _rehearse(text: str, given: Mapping[str, str]) -> str:
             enter(text, given)
             child = os.fork()
             if not child:
+                os.close(writing)
                 time.sleep(5)  # if it cannot be killed it ends by itself
                 os._exit(0)
             os.kill(child, signal.SIGKILL)
@@ -205,8 +227,7 @@ def _rehearse(text: str, given: Mapping[str, str]) -> str:
 
 def wrap(command: list[str], given: Mapping[str, str], scope: str) -> list[str]:
     """The command that runs `command` (an interpreter and a script) inside `sandbox-exec`."""
-    python, box = os.path.realpath(command[0]), given["BOX"]
-    folder = os.path.dirname(box)
+    python = os.path.realpath(command[0])
     version = os.path.dirname(os.path.dirname(python))
     more = dict(given) | {
         "PYTHON": python,
@@ -214,8 +235,6 @@ def wrap(command: list[str], given: Mapping[str, str], scope: str) -> list[str]:
         "APP": os.path.join(version, "Resources", "Python.app"),
         "LIBRARY": os.path.join(version, "Python"),
         "HERE": os.path.realpath(os.path.dirname(__file__)),
-        "FOLDER": folder,
-        "ABOVE_FOLDER": os.path.dirname(folder),
     }
     words = [SANDBOX_EXEC, "-p", outer_profile(given, scope)]
     for name, path in more.items():

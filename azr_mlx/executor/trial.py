@@ -9,6 +9,7 @@ Imports the standard library and modules of the same kind only: the zygote loads
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -67,7 +68,8 @@ def attempts(folder: str, trainer: int, private: str, alone: bool) -> dict[str, 
     if not alone:
         tried["processes"].append(("signal", lambda: os.kill(trainer, 0)))
         tried["processes"].append(("signal the zygote", lambda: os.kill(os.getppid(), 0)))
-        tried["processes"].append(("signal by fcntl", lambda: _own(trainer)))
+        if hasattr(fcntl, "F_SETSIG"):  # elsewhere the kernel sends SIGIO only, which ends nobody
+            tried["processes"].append(("signal by fcntl", lambda: _own(trainer)))
         tried["processes"].append(("read arguments", lambda: system.arguments(trainer)))
     worked: dict[str, str] = {}
     for what, list_ in tried.items():
@@ -105,7 +107,5 @@ def _fork() -> None:
 
 
 def _own(pid: int) -> None:
-    import fcntl
-
     fcntl.fcntl(1, fcntl.F_SETOWN, pid)
     fcntl.fcntl(1, fcntl.F_SETOWN, 0)

@@ -119,7 +119,9 @@ class Slot:
         sys.path[:] = [path for path in sys.path if "/" in path]
         # Held open, since the way to them by name is cut off; whoever ends last removes the box by them.
         folder = os.path.dirname(self.box)
-        self.above = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (folder, os.path.dirname(folder))]
+        # (Not inside `sandbox-exec`, which would have to let programs list them too.)
+        above = [folder, os.path.dirname(folder)] if not self.settings.get("wrapped") else []
+        self.above = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in above]
         self.names = [os.path.basename(self.box), os.path.basename(folder)]
         self.folder = folder
         if self.level != "off" and confine.LINUX:
@@ -306,8 +308,8 @@ class Slot:
 
     def _seatbelt(self) -> None:
         """Enter the sandbox of macOS, now that all is imported and opened."""
-        prefixes = [sys.base_prefix, sys.base_exec_prefix]
-        seatbelt.confine(seatbelt.paths(self.box, prefixes, os.path.dirname(os.__file__)))
+        if not self.settings.get("wrapped"):
+            seatbelt.confine(_sandbox_paths(self.box))
 
     def trainer_ended(self) -> bool:
         """Whether the trainer is dead, for processes that are its own children; others have the lifeline."""
@@ -318,6 +320,8 @@ class Slot:
 
         A trainer that lives does so itself, and needs the folder for the next slot.
         """
+        if not self.above:
+            return
         for _ in range(20):  # its descriptors are closed a moment before it counts as dead
             if self.trainer_ended():
                 break
@@ -573,8 +577,25 @@ def _closed_to_others(path: str) -> str:
     return ""
 
 
+def _sandbox_paths(box: str) -> dict[str, str]:
+    return seatbelt.paths(box, [sys.base_prefix, sys.base_exec_prefix], os.path.dirname(os.__file__))
+
+
+def _start_inside(settings: dict[str, Any]) -> None:
+    """Start anew inside `sandbox-exec` where macOS has no function to enter the sandbox with; else return."""
+    wanted = settings["level"] != "off" and "seatbelt" not in settings["without"] and not settings.get("wrapped")
+    if confine.DARWIN and wanted and not seatbelt.can_enter() and os.access(seatbelt.SANDBOX_EXEC, os.X_OK):
+        command = [sys.executable, *sys.orig_argv[1:-1], json.dumps(settings | {"wrapped": True})]
+        words = seatbelt.wrap(command, _sandbox_paths(settings["box"]), seatbelt.SCOPES[0])
+        for fd in (0, 1):
+            os.set_inheritable(fd, True)
+        os.execv(words[0], words)
+
+
 def main() -> None:
-    slot = Slot(json.loads(sys.argv[1]))
+    settings = json.loads(sys.argv[1])
+    _start_inside(settings)
+    slot = Slot(settings)
     sys.argv[:] = [""]
     try:
         slot.start()
@@ -584,7 +605,7 @@ def main() -> None:
     except Exception as error:  # the trainer has to know why, and starts another slot
         with contextlib.suppress(OSError):
             slot.send(wire.LOST, f"{type(error).__name__}: {error}", (0.0, 0.0, 0), [memoryview(b"")] * 3)
-    if not slot.alone and slot.above:
+    if not slot.alone:
         slot.leave()
 
 
