@@ -125,7 +125,8 @@ def outer_profile(given: Mapping[str, str], scope: str) -> str:
         profile(given, scope, OPTIONAL)
         + '(allow process-exec* (literal (param "PYTHON")) (subpath (param "APP")))\n'
         + '(allow file-read* (literal (param "PYTHON")) (subpath (param "APP")) (subpath (param "HERE"))\n'
-        + '  (literal (param "LIBRARY")) (literal "/") (literal "/dev/dtracehelper") (subpath "/private/var/db/dyld"))\n'
+        + '  (literal (param "LIBRARY")) (literal "/") (literal "/dev/dtracehelper")\n'
+        + '  (subpath "/private/var/db/dyld"))\n'
         + "(allow file-read-metadata)\n"
     )
 

@@ -421,7 +421,7 @@ def test_a_refusal_at_strict_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_slot_that_comes_up_less_confined_than_the_first_runs_nothing() -> None:
     with Executor(workers=1) as made:
         assert made.submit(job("return a")).result().value == 1
-        made._without = ("seccomp",)
+        made._without = {"seccomp": "switched off"}
         hit(tops(made))
         future = made.submit(job("return a"))
         with pytest.raises(ExecutorFailed, match="is confined otherwise than the first"):

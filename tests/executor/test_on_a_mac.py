@@ -7,7 +7,6 @@ installed on Macs: what was ours must be allowed there, and what the trial tried
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,34 +20,15 @@ from typing import Any
 
 import pytest
 
-from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, Status, StdinJob, TestJob, pool, seatbelt, slots
+from azr_mlx.executor import Executor, Job, Limits, SandboxUnavailable, Status, StdinJob, TestJob, seatbelt
 from tests.executor import mac
-from tests.executor.conftest import job
+from tests.executor.conftest import job, on_a_mac
 from tests.executor.profile_language import Access, Profile
 from tests.executor.test_seatbelt import LAYOUTS, Layout, layouts
 from tests.executor.world import descriptors, processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="emulates a Mac on Linux")
 HERE = Path(__file__).parent
-
-
-@contextlib.contextmanager
-def on_a_mac(**options: Any) -> Iterator[None]:
-    """Within it executors start their slots on an emulated Mac, and the trainer's side has what a Mac has."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = slots.command
-
-        def command(settings: dict[str, Any]) -> list[str]:
-            words = real(settings)
-            return [*words[:-2], str(HERE / "mac.py"), json.dumps(options), *words[-2:]]
-
-        patch.setattr(slots, "command", command)
-        patch.setattr(slots, "ENDS_ORPHANS", False)
-        patch.setattr(pool, "_LADDER", (("seatbelt",),))
-        patch.setattr(pool, "_PAUSE", 0.01)
-        patch.delattr(os, "sched_getaffinity")
-        patch.delattr(os, "pidfd_open")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +140,12 @@ def test_where_the_function_is_missing_the_command_confines(tmp_path: Path) -> N
 
 
 def test_off_confines_nothing_and_still_ends_orphans() -> None:
-    with on_a_mac(), pytest.warns(UserWarning, match="unconfined"), Executor("off", workers=1) as made:
+    with on_a_mac():
+        with pytest.warns(UserWarning, match="unconfined"):
+            made = Executor("off", workers=1)
         assert made.layers.active == ()
         assert made.submit(job("import os\nreturn os.path.exists('/etc')")).result().value is True
+        made.close()
 
 
 # -- it ends ------------------------------------------------------------------------------------------------
@@ -235,7 +218,7 @@ sys.path.insert(0, {root!r})
 from tests.executor.test_on_a_mac import on_a_mac
 from tests.executor.test_on_a_mac import SLEEPER
 from azr_mlx.executor import Executor, Limits
-from tests.executor.conftest import job
+from tests.executor.conftest import job, on_a_mac
 import os, time
 with on_a_mac():
     executor = Executor(workers=2, limits=Limits(600, 600))
@@ -278,13 +261,14 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
             "import os\nos.makedirs('a/b/c')\nopen('a/b/c/d', 'w').write('x')\nos.chmod('a', 0)\nreturn a",
             "import os\nopen('x', 'w').close()\nos.symlink('/etc', 'y')\nos.utime('x')\nos.rename('x', 'z')\nreturn a",
             "import tempfile\nwith tempfile.NamedTemporaryFile() as f: f.write(b'1')\nreturn a",
+            "import asyncio\nasync def g(): return 1\nreturn asyncio.run(g())",
             "open('/etc/passwd')",
             "import os\nos.abort()",
             "import time\ntime.sleep(9)",
         ]
         jobs = [job(body, limits=Limits(0.5, 0.5) if "sleep" in body else None) for body in bodies]
         statuses = [outcome.status for outcome in made.run(jobs)]
-        assert statuses[:4] == [Status.OK] * 4
+        assert statuses[:5] == [Status.OK] * 5
         made.submit(StdinJob("print(input())", "1")).result()
         folder = made._folder
     found = list(mac.records(file))
@@ -343,7 +327,7 @@ def test_what_the_slot_did_is_allowed_and_what_it_tried_denied(log: list[dict[st
 def test_a_slot_that_was_confined_from_its_first_instruction_would_not_start(
     log: list[dict[str, Any]], layout: Layout
 ) -> None:
-    """Why the zygote enters by itself: the folders above the box, and the program that a framework build re-executes."""
+    """Why the zygote enters by itself: folders above the box, and what a framework build re-executes."""
     denied = differing(log, layout, whole=True)
     assert f"denied: file-read-data {layout.folder}" in denied
     assert f"denied: file-read-data {layout.temporary}" in denied
@@ -354,7 +338,7 @@ def test_a_slot_that_was_confined_from_its_first_instruction_would_not_start(
 @pytest.mark.parametrize(
     ("rule", "of"),
     [
-        ('(subpath (param "READ_0"))', '(literal (param "READ_0"))'),
+        ('(subpath (param "READ_', '(literal (param "READ_'),
         ('(subpath (param "BOX"))', '(literal (param "BOX"))'),
         ("(allow process-fork)", ""),
         ("(allow signal (target children))", ""),
