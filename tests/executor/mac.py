@@ -44,6 +44,10 @@ MISSING = {
     "resource": "prlimit RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_RTPRIO RLIMIT_RTTIME RLIMIT_SIGPENDING",
 }
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"
+JUDGED_IN_LIBC = {
+    "fork": "process-fork", "vfork": "process-fork", "ptrace": "mach-priv-task-port", "shmget": "ipc-sysv-shm",
+    "semget": "ipc-sysv-sem", "msgget": "ipc-sysv-msg",
+}  # fmt: skip
 NOT_IN_LIBC = {"prctl", "unshare", "capset", "syscall", "mount", "umount2"}
 
 
@@ -141,6 +145,10 @@ class Mac:
     def renamed(self, source: Any, target: Any, from_: int = -1, to: int = -1) -> None:
         self.judge("file-write-unlink", self.place(source, from_))
         self.judge("file-write-create", self.place(target, to))
+
+    def linked(self, source: Any, path: Any, from_: int = -1, to: int = -1) -> None:
+        self.judge("file-link", self.place(source, from_))
+        self.judge("file-write-create", self.place(path, to))
 
     def connected(self, socket: Any, address: Any) -> None:
         where = f"unix-socket:{address!s}" if isinstance(address, (str, bytes)) else f"ip:{address[0]}:{address[1]}"
@@ -334,6 +342,20 @@ class Mac:
         size._obj.value = 1
         return 0
 
+    def refusing(self, operation: str, **about: str) -> Callable[..., int]:
+        """A C function that the profile judges, and that answers -1 with EPERM (or EAGAIN, for a denied fork)."""
+
+        def call(*given: Any) -> int:
+            try:
+                self.judge(operation, **about)
+                number = errno.EAGAIN if self.no_fork else errno.ENOSYS
+            except PermissionError:
+                number = errno.EPERM
+            ctypes.set_errno(number)
+            return -1
+
+        return call
+
     def minherit(self, start: Any, length: Any, how: int) -> int:
         return 0 if how == 2 else -1
 
@@ -351,6 +373,8 @@ class Library:
         made = getattr(self._mac, name, None)
         if name in ("sandbox_init_with_parameters", "proc_pid_rusage", "mach_timebase_info", "sysctl", "minherit"):
             return Function(made)
+        if name in JUDGED_IN_LIBC:
+            return Function(self._mac.refusing(JUDGED_IN_LIBC[name]))
         if name in NOT_IN_LIBC:
             raise AttributeError(name)
         return getattr(self._real, name)
@@ -420,7 +444,8 @@ Mac.JUDGES = {
     "os.truncate": lambda mac, path, length: mac.judge("file-write-data", mac.place(path)),
     "os.chflags": lambda mac, path, flags: mac.judge("file-write-flags", mac.place(path)),
     "os.symlink": lambda mac, source, path, folder: mac.judge("file-write-create", mac.place(path, folder)),
-    "os.link": lambda mac, source, path, from_, to: mac.judge("file-write-create", mac.place(path, to)),
+    "os.link": Mac.linked,
+    "os.system": lambda mac, command: mac.judge("process-exec", "/bin/sh"),
     "os.rename": Mac.renamed,
     "os.fork": Mac.forked,
     "os.forkpty": Mac.forked,
