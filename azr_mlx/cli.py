@@ -1,7 +1,7 @@
 """The command line: `azr VERB`. Each verb imports its room when it runs, so that help is instant.
 
 A failure is one line on stderr: exit 2 when the command was wrong, 1 when the work failed, 130 on Ctrl-C.
-AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `launch` starts the executor first and MLX after it.
+AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `run.session` starts the executor first and MLX after it.
 """
 
 from __future__ import annotations
@@ -247,12 +247,13 @@ def eval_(
     from azr_mlx import evaluation
 
     if listed:
-        for name in evaluation.names():
-            benchmark = evaluation.load(name)
+        for name in evaluation.benchmark_names():
+            benchmark = evaluation.load_benchmark(name)
             click.echo(f"{name:<15} {benchmark.about}; prompts {', '.join(benchmark.prompts)}")
         return 0
     if not benches:
-        raise UsageError(f"eval: say what to evaluate with --bench; there are {', '.join(evaluation.names())}")
+        names = ", ".join(evaluation.benchmark_names())
+        raise UsageError(f"eval: say what to evaluate with --bench; there are {names}")
     try:
         k = tuple(sorted({int(word) for word in ks.split(",")})) if ks else ()
     except ValueError:
@@ -272,24 +273,25 @@ def eval_(
     if compare is not None and words["output"]:
         raise UsageError("eval: --compare writes two files of samples: leave --output away")
 
-    from azr_mlx.evaluation import command as evaluator
-    from azr_mlx.run import session
+    from azr_mlx.evaluation.command import EvalOptions, eval_command
+    from azr_mlx.evaluation.plan import Choice
+    from azr_mlx.versions import result_versions
 
     choices = tuple(
-        evaluator.Choice(
+        Choice(
             name, data=words["data"], split=words["split"], level=words["level"], limit=words["limit"] or 0,
             prompt=words["prompt"], samples=words["samples"], temperature=words["temperature"], top_p=words["top_p"],
             tokens=words["tokens"] or 0, seed=words["seed"], k=k,
         )
         for name in chosen
     )  # fmt: skip
-    order = evaluator.Order(
+    options = EvalOptions(
         choices, model=words["model"], revision=words["revision"], adapter=adapter, completions=completions,
         other=Path(compare) if compare else None, compare=compare == "", partial=words["partial"],
         output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
         bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
     )  # fmt: skip
-    return evaluator.command(order, session.versions())
+    return eval_command(options, result_versions())
 
 
 # -- export -------------------------------------------------------------------------------------------------
@@ -339,9 +341,9 @@ def export(
     repositories = exporter.repositories(push, wanted) if push else {}
     if push and not dry_run:
         exporter.check_hub()
-    found = exporter.find(source if source is not None else newest_run())
+    found = exporter.find_source(source if source is not None else newest_run())
     target = out or exporter.default_target(found)
-    written = exporter.export(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
+    written = exporter.export_checkpoint(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
     for one in written:
         click.echo(f"{one.format:<5} {one.check.words()}")
     if dry_run:

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from azr_mlx import __version__, paths
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import LayerReport, find_layers
 from azr_mlx.types import GB
+from azr_mlx.versions import package_versions
 
 FINE, NOTE, WRONG = "ok", "note", "wrong"
 EMBEDDED = "checkpoints/qwen3-nano"
@@ -75,16 +75,13 @@ def python() -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    versions, missing = [], []
-    for name in ("mlx", "mlx-lm", "numpy", "transformers", "huggingface-hub", "rich", "jinja2"):
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            missing.append(name)
+    wanted = ("mlx", "mlx-lm", "numpy", "transformers", "huggingface-hub", "rich", "jinja2")
+    found = package_versions(wanted)
+    missing = [name for name in wanted if name not in found]
     if missing:
         yield Finding("packages", WRONG, f"missing: {', '.join(missing)}", "make setup installs them into .venv")
     else:
-        yield Finding("packages", FINE, ", ".join(versions))
+        yield Finding("packages", FINE, ", ".join(" ".join(one) for one in found.items()))
 
 
 def sandbox() -> Iterator[Finding]:
@@ -102,7 +99,7 @@ def sandbox() -> Iterator[Finding]:
     if not open_:
         yield Finding("sandbox", FINE, f"files, network and processes are confined ({active})")
         return
-    why = "; ".join(f"{name}: {reason}" for name, reason in layers.missing.items())
+    why = layers.lacking()
     fix = "pip install pyseccomp" if "seccomp" in layers.missing and sys.platform == "linux" else "see docs/security.md"
     yield Finding(
         "sandbox", NOTE, f"programs reach {', '.join(open_)} (active: {active}; {why})",

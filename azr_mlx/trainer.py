@@ -1,141 +1,133 @@
-"""THE LOOP: a policy proposes tasks, Python judges them, the policy solves them, and learns from both.
+"""One step of training, where the environment and the model meet: propose, judge, attempt, solve, reward, learn.
 
 Absolute Zero (Zhao et al. 2025, algorithm 1). The collaborators come in as arguments: who generates and who judges
-never hold each other, and anything with the same verbs can take their place.
+never hold each other, and anything with the same methods can take their place.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from statistics import fmean
-from typing import Protocol
 
 from azr_mlx.config import Config
+from azr_mlx.generation import (
+    Group,
+    Judged,
+    PendingVerdict,
+    Progress,
+    Purpose,
+    RolloutStream,
+    SampleRequest,
+    TrainablePolicy,
+)
 from azr_mlx.selfplay.advantages import Running, advantages
-from azr_mlx.selfplay.proposer import Pending, Proposer
+from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
 from azr_mlx.selfplay.solver import Solver, once
 from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
-from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task, Update, Verdict
+from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task
 
-Judged = tuple[Rollout, Verdict]
-
-
-class Conversation(Protocol):
-    """Completions under way. Iterating yields (number of the prompt, sample, rollout) as they end; `ask` may add
-    prompts meanwhile. They are numbered in the order in which they were asked."""
-
-    def ask(
-        self, prompts: Sequence[Prompt], n: int | Sequence[int] = 1, *, max_tokens: int | Sequence[int]
-    ) -> None: ...
-
-    def __iter__(self) -> Iterator[tuple[int, int, Rollout]]: ...
+PHASES = ("seed", "write", "probe")  # the position of a phase is part of the key of its draws
+PhaseTimer = Callable[[str, int], AbstractContextManager[Progress | None]]
 
 
-class SpeakingPolicy(Protocol):
-    """What the loop needs of a policy: to write, to learn, to count tokens."""
-
-    def converse(
-        self,
-        *,
-        seed: Sequence[int],
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (),
-        progress: Callable[[int, int, int], None] | None = None,
-    ) -> Conversation: ...
-
-    def update(self, rollouts: Sequence[Rollout], advantages: Sequence[float]) -> Update: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A prompt and how many completions of it; `attempt` marks those that measure a fresh task."""
-
-    prompt: Prompt
-    count: int = 1
-    attempt: bool = False
-
-
-Progress = Callable[[int, int, int], None]  # rollouts finished, of how many, tokens written
-Phase = Callable[[str, int], AbstractContextManager[Progress | None]]
-
-
-def silent(name: str, rows: int) -> AbstractContextManager[None]:
+def untimed(name: str, rows: int) -> AbstractContextManager[None]:
     """A phase that nobody watches."""
     return nullcontext()
 
 
 @dataclass
-class Game:
-    """The players, the rules and the memory of one run."""
+class Trainer:
+    """Policy, proposer, solver and task memory of one run, and what happens between them in a step."""
 
     config: Config
-    policy: SpeakingPolicy
+    policy: TrainablePolicy
     proposer: Proposer
     solver: Solver
     buffer: Buffer
     running: Running = field(default_factory=Running)
-    phase: Phase = silent
+    phase: PhaseTimer = untimed
 
     def __post_init__(self) -> None:
         self.kinds = [Kind(name) for name in self.config.tasks.kinds]
 
-    # The page ---------------------------------------------------------------------------------------------------
+    # A step -----------------------------------------------------------------------------------------------------
 
-    def play(self, step: int) -> Step:
-        """One step of self-play (AZR algorithm 1): propose, judge, remember, solve, reward, learn.
+    def train_step(self, step: int) -> Step:
+        """Propose, judge, remember, attempt, solve, reward, learn (AZR algorithm 1).
 
-        All is written in one conversation: a task that Python has confirmed is attempted while others are proposed.
+        Everything is written in one generation session: a task that Python has confirmed is attempted while others
+        are proposed (`sampling.overlap`), or when all are judged.
         """
-        batch, reward = self.config.batch, self.config.reward
-        judged: list[Judged] = []
+        proposals: list[Judged] = []
+        with self.generate("write", step, self.proposal_requests(step)) as stream:
+            waiting: list[SampleRequest] = []
+            for proposal in stream.proposals():
+                proposals.append(self.remember(proposal))
+                waiting += self.attempts_at(proposals[-1])
+                if self.config.sampling.overlap:
+                    stream.submit(waiting)
+                    waiting = []
+            stream.submit(waiting)
+            stream.submit(self.solution_requests(step))
+        groups = self.judge("execute", stream)
+        attempts = [group for group in groups if group.request.purpose is Purpose.ATTEMPT]
+        solutions = [group for group in groups if group.request.purpose is Purpose.SOLUTION]
+        self.note_solve_rates([*attempts, *solutions])
+        return self.learn(
+            step,
+            proposals=self.score_proposals(proposals, attempts),
+            attempts=self.score_solutions(attempts),
+            solutions=self.score_solutions(solutions),
+            dropped=sum(
+                one.verdict.dropped
+                for one in (*proposals, *(one for group in (*attempts, *solutions) for one in group.judged))
+            ),
+        )
 
-        def measure(rollout: Rollout, verdict: Verdict) -> list[Wish]:
-            """A proposal is judged: a real task joins the buffer, and attempts at it join the conversation."""
-            judged.append(self.remember(rollout, verdict))
-            task = judged[-1][1].task
-            return [Wish(self.solver.ask(task), batch.attempts, attempt=True)] if task is not None else []
-
-        def solve() -> list[Wish]:
-            """All are judged: tasks old and new are drawn and solved."""
-            drawn = [task for kind in self.kinds for task in self.draw(kind, step)]
-            return [Wish(self.solver.ask(task), batch.solve_group) for task in drawn]
-
-        wishes = [Wish(prompt) for kind in self.kinds for prompt in self.ask(kind, batch.proposals, step)]
-        written = self.write("write", wishes, step, measure, solve)
-        tried = [group for wish, group in written if wish.attempt]
-        solved = [group for wish, group in written[len(wishes) :] if not wish.attempt]
-        self.note([*tried, *solved])
-
-        rates = iter([solve_rate(group) for group in tried])
-        proposals = []
-        for rollout, verdict in judged:
-            rate = next(rates) if verdict.task is not None else None
-            if not verdict.dropped and (rate is not None or not verdict.valid):
-                proposals.append(Scored(rollout, verdict, propose_reward(verdict, rate, reward), rate))
-        attempts = [self.score(one, attempt=True) for group in tried for one in group if not one[1].dropped]
-        solutions = [self.score(one) for group in solved for one in group if not one[1].dropped]
-
-        trained = [*proposals] * batch.train_proposer + [*attempts] * batch.train_attempts + solutions
-        everything = len(trained)
-        trained = [one for one in trained if not (self.config.loss.mask_truncated and cut_off(one))]
-        worth = advantages(trained, self.config.advantage, self.running)
+    def learn(
+        self, step: int, proposals: list[Scored], attempts: list[Scored], solutions: list[Scored], dropped: int
+    ) -> Step:
+        """Advantages over what is trained on, and one update of the policy."""
+        batch = self.config.batch
+        scored = [*proposals] * batch.train_proposer + [*attempts] * batch.train_attempts + solutions
+        trained = [one for one in scored if not (self.config.loss.mask_truncated and cut_off(one))]
+        weights = advantages(trained, self.config.advantage, self.running)
         with self.phase("update", len(trained)):
-            update = self.policy.update([one.rollout for one in trained], worth)
+            update = self.policy.update([one.rollout for one in trained], weights)
         self.solver.forget()
-        dropped = sum(verdict.dropped for group in (judged, *tried, *solved) for _, verdict in group)
-        return Step(step, proposals, attempts, solutions, trained, worth, update, dropped, everything - len(trained))
+        return Step(step, proposals, attempts, solutions, trained, weights, update, dropped, len(scored) - len(trained))
 
-    # The verbs --------------------------------------------------------------------------------------------------
+    # What is written --------------------------------------------------------------------------------------------
 
-    def ask(self, kind: Kind, count: int, step: int, phase: str = "propose") -> list[Prompt]:
+    def proposal_requests(self, step: int) -> list[SampleRequest]:
+        count = self.config.batch.proposals
+        return [
+            SampleRequest(prompt, Purpose.PROPOSAL)
+            for kind in self.kinds
+            for prompt in self.proposal_prompts(kind, count, step, "propose")
+        ]
+
+    def attempts_at(self, proposal: Judged) -> list[SampleRequest]:
+        """The request that measures how often a proposed task is solved; none for what is no task."""
+        task = proposal.verdict.task
+        if task is None:
+            return []
+        prompt = self.solver.ask(task)
+        return [SampleRequest(prompt, Purpose.ATTEMPT, self.config.batch.attempts, proposal.number)]
+
+    def solution_requests(self, step: int) -> list[SampleRequest]:
+        """Practice on old and new tasks, drawn from memory when the proposals of the step are in it."""
+        count = self.config.batch.solve_group
+        return [
+            SampleRequest(self.solver.ask(task), Purpose.SOLUTION, count)
+            for kind in self.kinds
+            for task in self.drawn_tasks(kind, step)
+        ]
+
+    def proposal_prompts(self, kind: Kind, count: int, step: int, phase: str) -> list[Prompt]:
         """Prompts for proposals; one that is too long is drawn again, a few times, and then left out."""
         rng = random.Random(f"{self.config.seed}/{step}/{phase}/{kind}")
         prompts: list[Prompt] = []
@@ -144,7 +136,7 @@ class Game:
                 prompts += [p for p in self.proposer.ask(kind, 1, self.buffer, rng) if self.fits(p)]
         return prompts
 
-    def draw(self, kind: Kind, step: int) -> list[Task]:
+    def drawn_tasks(self, kind: Kind, step: int) -> list[Task]:
         """Old and new tasks to solve, whose prompts fit."""
         rng = random.Random(f"{self.config.seed}/{step}/solve/{kind}")
         batch = self.config.batch
@@ -156,115 +148,105 @@ class Game:
         limit = self.config.sampling.prompt_tokens
         return len(prompt.text) <= limit or len(self.policy.encode(prompt.text)) <= limit
 
-    def write(
-        self,
-        name: str,
-        wishes: Sequence[Wish],
-        step: int,
-        follow: Callable[[Rollout, Verdict], Iterable[Wish]] = lambda rollout, verdict: (),
-        last: Callable[[], Iterable[Wish]] = tuple,
-    ) -> list[tuple[Wish, list[Judged]]]:
-        """Every wish with its judged rollouts, in the order in which they were asked.
+    @contextmanager
+    def generate(self, phase: str, step: int, requests: Sequence[SampleRequest]) -> Iterator[RolloutStream]:
+        """A generation session that begins with `requests`; it is written to its end when the block is left."""
+        sampling = self.config.sampling
 
-        A rollout is handed to its judge when it ends, while others are written. `follow` is told each judged proposal
-        and may wish for more, which joins the conversation; `last` may when the last proposal is judged.
-        """
-        sampling, asked = self.config.sampling, list[Wish]()
-        groups: list[list[tuple[Rollout, Pending] | None]] = []
-        due: deque[tuple[Rollout, Pending]] = deque()  # proposals whose verdict nobody has waited for
-        held: list[Wish] = []  # wishes that wait for the last proposal, where nothing overlaps
-        proposals = len(wishes)  # still being written
+        def judge(rollout: Rollout) -> PendingVerdict:
+            if rollout.prompt.role is Role.PROPOSE:
+                return once(self.proposer.judge(rollout, step))
+            return self.solver.judge(rollout)
 
-        with self.phase(name, sum(wish.count for wish in wishes)) as progress:
-            talk = self.policy.converse(
-                seed=(self.config.seed, step + 1, PHASES.index(name)), temperature=sampling.temperature,
+        def token_limit(prompt: Prompt) -> int:
+            return sampling.propose_tokens if prompt.role is Role.PROPOSE else sampling.solve_tokens
+
+        with self.phase(phase, sum(request.count for request in requests)) as progress:
+            session = self.policy.generate(
+                seed=(self.config.seed, step + 1, PHASES.index(phase)), temperature=sampling.temperature,
                 top_p=sampling.top_p, stop=self.proposer.style.stop, progress=progress,
             )  # fmt: skip
+            stream = RolloutStream(session, judge, token_limit)
+            stream.submit(requests)
+            yield stream
+            stream.drain()
 
-            def ask(more: Iterable[Wish]) -> None:
-                new = list(more)
-                asked.extend(new)
-                groups.extend([None] * wish.count for wish in new)
-                limits = [
-                    sampling.propose_tokens if wish.prompt.role is Role.PROPOSE else sampling.solve_tokens
-                    for wish in new
-                ]
-                talk.ask([wish.prompt for wish in new], [wish.count for wish in new], max_tokens=limits)
+    def judge(self, phase: str, stream: RolloutStream) -> list[Group]:
+        """Everything that was written, judged."""
+        with self.phase(phase, stream.size):
+            return stream.groups()
 
-            ask(wishes or last())
-            for i, j, rollout in talk:
-                proposal = rollout.prompt.role is Role.PROPOSE
-                judge = once(self.proposer.judge(rollout, step)) if proposal else self.solver.judge(rollout)
-                groups[i][j] = (rollout, judge)
-                if not proposal:
-                    continue
-                due.append((rollout, judge))
-                proposals -= 1
-                # Waited for in an order and at moments that no clock decides, so that a run can be repeated.
-                while len(due) > (VERDICTS_UNDER_WAY if proposals else 0):
-                    one, pending = due.popleft()
-                    held.extend(follow(one, pending()))
-                    if sampling.overlap or not proposals:
-                        ask(held)
-                        held.clear()
-                if not proposals:
-                    ask(last())
-        with self.phase("execute", len(asked)):
-            judged = [[(one[0], one[1]()) for one in group if one is not None] for group in groups]
-        return list(zip(asked, judged, strict=True))
+    # What Python says of it -------------------------------------------------------------------------------------
 
-    def remember(self, rollout: Rollout, verdict: Verdict) -> Judged:
+    def remember(self, proposal: Judged) -> Judged:
         """A valid task joins the buffer; one that is already there, or held out, is no new task."""
-        if verdict.task is None:
-            return rollout, verdict
-        why = self.buffer.refusal(verdict.task)
+        task = proposal.verdict.task
+        if task is None:
+            return proposal
+        why = self.buffer.refusal(task)
         if why is not None:
-            return rollout, Verdict(False, False, why)
-        if not self.fits(self.solver.ask(verdict.task)):
-            return rollout, Verdict(False, False, "prompt too long")
-        self.buffer.add(verdict.task)
-        return rollout, verdict
+            return proposal.refused(why)
+        if not self.fits(self.solver.ask(task)):
+            return proposal.refused("prompt too long")
+        self.buffer.add(task)
+        return proposal
 
-    def note(self, groups: Iterable[Sequence[Judged]]) -> None:
+    def note_solve_rates(self, groups: Iterable[Group]) -> None:
         """The buffer learns how often each task was solved."""
         for group in groups:
-            rate, task = solve_rate(group), group[0][0].prompt.task
+            rate, task = group.solve_rate, group.request.prompt.task
             if rate is not None and task is not None:
                 self.buffer.note(task, rate)
 
-    def score(self, judged: Judged, attempt: bool = False) -> Scored:
-        rollout, verdict = judged
-        return Scored(rollout, verdict, solve_reward(verdict, self.config.reward), attempt=attempt)
+    def score_proposals(self, proposals: Sequence[Judged], attempts: Sequence[Group]) -> list[Scored]:
+        """A proposal earns what the attempts at its task say of it. What could not be judged earns nothing at all."""
+        rates = {group.request.proposal: group.solve_rate for group in attempts}
+        scored = []
+        for one in proposals:
+            rate = rates.get(one.number)
+            if not one.verdict.dropped and (rate is not None or not one.verdict.valid):
+                reward = propose_reward(one.verdict, rate, self.config.reward)
+                scored.append(Scored(one.rollout, one.verdict, reward, rate))
+        return scored
+
+    def score_solutions(self, groups: Iterable[Group]) -> list[Scored]:
+        return [
+            Scored(
+                one.rollout, one.verdict, solve_reward(one.verdict, self.config.reward),
+                attempt=group.request.purpose is Purpose.ATTEMPT,
+            )
+            for group in groups
+            for one in group.judged
+            if not one.verdict.dropped
+        ]  # fmt: skip
 
     # Before the first step --------------------------------------------------------------------------------------
 
-    def seed(self, tell: Callable[[int, int], None] = lambda have, want: None) -> dict[str, int]:
+    def seed(self, progress: Callable[[int, int], None] = lambda have, want: None) -> dict[str, int]:
         """Fill the buffer by proposing without learning (AZR section 3.3.1); returns what was refused and why.
 
         Deduction and abduction share what they find, as in the released code. Stops at `buffer.seed_size` tasks of
         each kind, or after `buffer.seed_rounds` rounds.
         """
-        dials, reasons = self.config.buffer, dict[str, int]()
-        for task in seed_tasks(self.kinds, self.config.tasks.induction_pairs):
-            self.buffer.add(task)
+        settings, reasons = self.config.buffer, dict[str, int]()
+        for first in seed_tasks(self.kinds, self.config.tasks.induction_pairs):
+            self.buffer.add(first)
         pairs = [kind for kind in self.kinds if kind is not Kind.INDUCTION]
-        for round_ in range(dials.seed_rounds):
-            short = [kind for kind in self.kinds if len(self.buffer.tasks(kind)) < dials.seed_size]
+        for round_ in range(settings.seed_rounds):
+            short = [kind for kind in self.kinds if len(self.buffer.tasks(kind)) < settings.seed_size]
             if short and short != [Kind.INDUCTION]:
                 short = [kind for kind in short if kind is not Kind.INDUCTION]
-            tell(min(len(self.buffer.tasks(kind)) for kind in self.kinds), dials.seed_size)
+            progress(min(len(self.buffer.tasks(kind)) for kind in self.kinds), settings.seed_size)
             if not short:
                 break
-            count = max(self.config.batch.proposals, self.config.sampling.max_rows // (2 * len(short)))
-            step = -1 - dials.seed_rounds + round_
-            wishes = [Wish(prompt) for kind in short for prompt in self.ask(kind, count, step, "seed")]
-            for _, [(_, verdict)] in self.write("seed", wishes, step):
-                if verdict.task is None:
-                    reasons[verdict.why] = reasons.get(verdict.why, 0) + 1
+            for proposal in self.seed_proposals(short, step=-1 - settings.seed_rounds + round_):
+                task = proposal.verdict.task
+                if task is None:
+                    reasons[proposal.verdict.why] = reasons.get(proposal.verdict.why, 0) + 1
                     continue
-                for kind in pairs if verdict.task.kind is not Kind.INDUCTION else [Kind.INDUCTION]:
-                    twin = replace(verdict.task, kind=kind, step=-1)
-                    if len(self.buffer.tasks(kind)) < dials.seed_size:
+                for kind in pairs if task.kind is not Kind.INDUCTION else [Kind.INDUCTION]:
+                    twin = replace(task, kind=kind, step=-1)
+                    if len(self.buffer.tasks(kind)) < settings.seed_size:
                         why = self.buffer.refusal(twin)
                         if why is None:
                             self.buffer.add(twin)
@@ -272,17 +254,18 @@ class Game:
                             reasons[why] = reasons.get(why, 0) + 1
         return reasons
 
-
-PHASES = ("seed", "write", "probe")  # their places key the draws
-
-# Proposals that may wait for their verdicts while later ones end: a verdict takes milliseconds, so it is there by then.
-VERDICTS_UNDER_WAY = 4
-
-
-def solve_rate(group: Sequence[Judged]) -> float | None:
-    """Share of right answers among the attempts that could be judged; None when there are none."""
-    counted = [verdict.correct for _, verdict in group if not verdict.dropped]
-    return fmean(counted) if counted else None
+    def seed_proposals(self, kinds: Sequence[Kind], step: int) -> list[Judged]:
+        """A round of proposals of these kinds, as many as are decoded together, in the order of their prompts."""
+        count = max(self.config.batch.proposals, self.config.sampling.max_rows // (2 * len(kinds)))
+        requests = [
+            SampleRequest(prompt, Purpose.PROPOSAL)
+            for kind in kinds
+            for prompt in self.proposal_prompts(kind, count, step, "seed")
+        ]
+        with self.generate("seed", step, requests) as stream:
+            for _ in stream.proposals():
+                pass
+        return [one for group in self.judge("execute", stream) for one in group.judged]
 
 
 def cut_off(one: Scored) -> bool:

@@ -21,23 +21,23 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "paths"),
+    ("errors", "types", "paths", "files", "terminal", "versions"),
     ("config",),
     ENVIRONMENT,
     MODEL,
-    ("trainer",),  # where the two sides meet
+    ("generation", "trainer"),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("bench", "doctor"),
     ("cli",),
     ("__main__",),
 )
-# The modules besides the trainer that may hold a policy and the environment at once: they build what the trainer plays.
+# The one module of the evaluation that loads a policy; all others are given one, or need none.
 EVALUATION_WITH_A_POLICY = "azr_mlx.evaluation.command"
 
 
 def layer_of(module: str) -> int:
     top = module.split(".")[1]
-    return next(i for i, layer in enumerate(LAYERS) if top in layer)
+    return next((i for i, layer in enumerate(LAYERS) if top in layer), len(LAYERS))
 
 
 @cache
@@ -115,6 +115,13 @@ def test_the_model_side_never_imports_the_environment(module: str) -> None:
 @pytest.mark.parametrize("module", [m for m in side("evaluation") if m != EVALUATION_WITH_A_POLICY])
 def test_benchmarks_and_verdicts_know_no_policy(module: str) -> None:
     assert not {name for name in imported_by(module) if name.split(".")[1] in (*MODEL, "trainer", "run")}
+
+
+@pytest.mark.parametrize("folder", [m for m, path in modules().items() if path.name == "__init__.py"])
+def test_no_folder_hands_on_a_name_that_hides_one_of_its_modules(folder: str) -> None:
+    """`import a.b` would then find what was handed on as `b`."""
+    handed_on = {name.rpartition(".")[2] for name in imports(modules()[folder])}
+    assert not handed_on & {m.rpartition(".")[2] for m in modules() if m.rpartition(".")[0] == folder}
 
 
 def test_nobody_imports_the_command_line() -> None:

@@ -5,7 +5,7 @@ settings = load("nano", ["steps=20"])
 
 from azr_mlx.config.checks import ConfigError, cautions, check
 from azr_mlx.config.option import Option, written
-from azr_mlx.config.reading import dump, find, load, nearest, parse, presets
+from azr_mlx.config.reading import dump, find_config, load, nearest, parse, presets
 from azr_mlx.config.schema import (
     RESUMABLE,
     AdvantageConfig,
@@ -53,7 +53,7 @@ __all__ = [
     "check",
     "diff",
     "dump",
-    "find",
+    "find_config",
     "flatten",
     "load",
     "nearest",

@@ -25,7 +25,7 @@ def load(source: str | Path | None = None, sets: Sequence[str] = ()) -> Config:
     values: dict[str, Any] = {}
     where = "config"
     if source is not None:
-        path = find(source)
+        path = find_config(source)
         where = paths.shown(path)
         try:
             text = path.read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def presets() -> tuple[str, ...]:
         return ()
 
 
-def find(source: str | Path) -> Path:
+def find_config(source: str | Path) -> Path:
     """The file of a path or of a preset's name. Raises ConfigError with the nearest preset when there is neither."""
     path = Path(source).expanduser()
     if path.is_file():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -17,20 +17,20 @@ import yaml
 from azr_mlx import paths
 from azr_mlx.errors import UsageError
 
-FORMATS = ("humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench")
+ROW_FORMATS = ("humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench")
 SCORERS = ("asserts", "evalplus", "tests", "output", "input")
 ANSWERS = ("continue", "program", "block", "tag", "training")
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where rows come from, tried in this order: the path given by the user, `package`, `cache`, `hub`."""
 
     url: str  # the original, for people
     licence: str
     revision: str = ""
     package: str = ""  # an importable package that ships the file; it is found, never imported
-    file: str = ""  # the path inside that package, or beside the YAML
+    file: str = ""  # the path inside that package; without one: beside the YAML, else in the repository
     cache: str = ""  # a file that another tool leaves under the user's cache folder
     hub: str = ""  # a data set of the Hugging Face hub
     hub_file: str = ""  # a JSONL file of it; without, the rows come through the library `datasets`
@@ -78,7 +78,7 @@ class Benchmark:
     about: str
     format: str
     scorer: str
-    source: Source
+    source: DataSource
     rows: int
     prompts: Mapping[str, Wording]
     default: str
@@ -95,16 +95,16 @@ class Benchmark:
     published: tuple[Published, ...] = ()
 
 
-def names() -> list[str]:
+def benchmark_names() -> list[str]:
     """The benchmarks there are."""
     return sorted(path.stem for path in paths.benchmarks().glob("*.yaml"))
 
 
-def load(name: str) -> Benchmark:
+def load_benchmark(name: str) -> Benchmark:
     """The benchmark of that name, or of that YAML file. Raises UsageError."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else paths.benchmarks() / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(names())}")
+        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(benchmark_names())}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -113,13 +113,16 @@ def load(name: str) -> Benchmark:
         raise UsageError(f"{path}: a benchmark is a mapping of keys")
     raw = dict(raw)
     raw.setdefault("name", path.stem)
-    raw["source"] = _build(Source, raw.get("source"), f"{path}: source")
+    source: DataSource = _build(DataSource, raw.get("source"), f"{path}: source")
+    if source.file and not source.package and (path.parent / source.file).is_file():
+        source = replace(source, file=str(path.parent / source.file))
+    raw["source"] = source
     prompts = _mapping(raw.get("prompts"), f"{path}: prompts")
     raw["prompts"] = {key: _build(Wording, value, f"{path}: prompts.{key}") for key, value in prompts.items()}
     raw["published"] = tuple(_build(Published, one, f"{path}: published") for one in raw.get("published") or ())
     benchmark: Benchmark = _build(Benchmark, raw, str(path))
     for key, value, known in (
-        ("format", benchmark.format, FORMATS),
+        ("format", benchmark.format, ROW_FORMATS),
         ("scorer", benchmark.scorer, SCORERS),
         ("default", benchmark.default, tuple(benchmark.prompts)),
         ("default_chat", benchmark.default_chat, tuple(benchmark.prompts)),

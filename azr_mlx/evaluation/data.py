@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.benchmark import Benchmark
 
-Row = Mapping[str, Any]
+BenchmarkRow = Mapping[str, Any]
 _FETCHED_UNASKED = 100.0  # megabytes
 
 
@@ -31,13 +31,13 @@ class DataMissing(AzrError):
 class Rows:
     """Rows as they were read, where from, a hash of their content, and what is unusual about them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchmarkRow, ...]
     origin: str
     content: str
     notes: tuple[str, ...] = ()
 
 
-def find(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
+def find_rows(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
     """The rows of a benchmark: from `path` when given, else from where its YAML says they may be.
 
     Raises DataMissing when there are none, UsageError when the file is not what it should be.
@@ -50,17 +50,17 @@ def find(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
             raise UsageError(f"{given} is a folder; --data names a .jsonl, .jsonl.gz or .json file")
         if not given.is_file():
             raise UsageError(f"there is no file {given}")
-        return _checked(benchmark, read(given), str(given))
+        return _checked(benchmark, read_data_file(given), str(given))
     local = _local(benchmark)
     if local is not None:
-        return _checked(benchmark, read(local), str(local))
+        return _checked(benchmark, read_data_file(local), str(local))
     if benchmark.source.hub:
         rows, origin = _hub(benchmark)
         return _checked(benchmark, rows, origin)
     raise DataMissing(_missing(benchmark))
 
 
-def read(path: Path) -> list[Row]:
+def read_data_file(path: Path) -> list[BenchmarkRow]:
     """The rows of a JSONL file or a JSON list, gzipped or not. Raises UsageError."""
     # A row of APPS may hold an integer of more digits than Python reads by default.
     digits = sys.get_int_max_str_digits()
@@ -83,7 +83,7 @@ def read(path: Path) -> list[Row]:
     return list(rows)
 
 
-def fingerprint(rows: Iterable[Row]) -> str:
+def fingerprint(rows: Iterable[BenchmarkRow]) -> str:
     """The sha256 of the rows' content, whatever the layout of the file and the order of keys. Row order counts."""
     digest = hashlib.sha256()
     for row in rows:
@@ -92,7 +92,7 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def _checked(benchmark: Benchmark, rows: Sequence[Row], origin: str) -> Rows:
+def _checked(benchmark: Benchmark, rows: Sequence[BenchmarkRow], origin: str) -> Rows:
     if benchmark.columns:
         names = {theirs: ours for ours, theirs in benchmark.columns.items()}
         rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
@@ -130,7 +130,7 @@ def _cache_folders() -> list[Path]:
     return [*folders, Path.home() / ".cache", Path.home() / "Library/Caches"]
 
 
-def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
+def _hub(benchmark: Benchmark) -> tuple[list[BenchmarkRow], str]:
     """Rows from the Hugging Face cache, or from the hub when they are few enough to be fetched without asking."""
     source = benchmark.source
     small = source.megabytes <= _FETCHED_UNASKED and _hub_answers()
@@ -146,7 +146,7 @@ def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
                 )
             except Exception:  # whatever keeps us from the hub, the line below says what to do
                 continue
-            return read(Path(found)), f"{source.hub}/{source.hub_file}"
+            return read_data_file(Path(found)), f"{source.hub}/{source.hub_file}"
         raise DataMissing(_missing(benchmark))
     try:
         import datasets
@@ -155,7 +155,7 @@ def _hub(benchmark: Benchmark) -> tuple[list[Row], str]:
         chatter.disable_progress_bar()
         if not small:
             datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
-        rows: list[Row] = []
+        rows: list[BenchmarkRow] = []
         for split in source.hub_splits:
             rows += list(datasets.load_dataset(source.hub, source.hub_config or None, split=split))
     except Exception:
@@ -192,9 +192,9 @@ def _missing(benchmark: Benchmark) -> str:
     return f"{what}: add `--data FILE`"
 
 
-def _apps_folder(folder: Path) -> list[Row]:
+def _apps_folder(folder: Path) -> list[BenchmarkRow]:
     """The original layout of APPS: a folder for each problem, with question.txt, input_output.json and so on."""
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     for problem in sorted(path for path in folder.iterdir() if (path / "question.txt").is_file()):
 
         def text(name: str, problem: Path = problem) -> str:

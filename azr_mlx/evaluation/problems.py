@@ -15,7 +15,7 @@ from typing import Any
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import plus_inputs
 from azr_mlx.evaluation.benchmark import Benchmark
-from azr_mlx.evaluation.data import Row, Rows
+from azr_mlx.evaluation.data import BenchmarkRow, Rows
 
 _UNPACKED = 256 << 20  # bytes that the compressed tests of one problem may grow to
 
@@ -48,9 +48,9 @@ class Problem:
     solutions: tuple[str, ...] = ()  # reference completions
 
 
-def problems(benchmark: Benchmark, rows: Rows, split: str = "") -> list[Problem]:
+def problems_of(benchmark: Benchmark, rows: Rows, split: str = "") -> list[Problem]:
     """The problems of a split, in the order of the rows. Raises UsageError when a row lacks what its format needs."""
-    make = _FORMATS[benchmark.format]
+    make = _PARSERS[benchmark.format]
     wanted = _ids(benchmark, split)
     found = []
     for number, row in enumerate(rows.rows, start=1):
@@ -85,14 +85,14 @@ def _number(identity: str) -> int:
     return int(digits[0]) if digits else -1
 
 
-def _text(row: Row, key: str) -> str:
+def _text(row: BenchmarkRow, key: str) -> str:
     value = row[key]
     if not isinstance(value, str):
         raise TypeError(f"{key} must be text")
     return value
 
 
-def _humaneval(row: Row) -> Problem:
+def _humaneval(row: BenchmarkRow) -> Problem:
     stub = _text(row, "prompt")
     return Problem(
         id=_text(row, "task_id"),
@@ -105,7 +105,7 @@ def _humaneval(row: Row) -> Problem:
     )
 
 
-def _mbpp(row: Row) -> Problem:
+def _mbpp(row: BenchmarkRow) -> Problem:
     text = row["text"] if "text" in row else row["prompt"]  # full, or sanitized
     tests = [str(line).replace("\r\n", "\n") for line in row["test_list"]]
     imports = "\n".join(row.get("test_imports") or ())
@@ -138,7 +138,7 @@ def _called(test: str) -> str:
     return next((name for name in names if name not in _BUILTIN and name != "assert"), "")
 
 
-def _evalplus(row: Row) -> Problem:
+def _evalplus(row: BenchmarkRow) -> Problem:
     identity, stub = _text(row, "task_id"), _text(row, "prompt")
     inputs = {part: plus_inputs.restore(identity, row[f"{part}_input"] or []) for part in ("base", "plus")}
     return Problem(
@@ -153,7 +153,7 @@ def _evalplus(row: Row) -> Problem:
     )
 
 
-def _apps(row: Row) -> Problem:
+def _apps(row: BenchmarkRow) -> Problem:
     tests = _loaded(row.get("input_output") or "{}")
     function = str(tests.get("fn_name") or "")
     given, expected = tests.get("inputs") or [], tests.get("outputs") or []
@@ -210,7 +210,7 @@ def _whole_keys(value: Any) -> Any:
     return value
 
 
-def _cruxeval(row: Row) -> Problem:
+def _cruxeval(row: BenchmarkRow) -> Problem:
     code, given, output = _text(row, "code"), _text(row, "input"), _text(row, "output")
     return Problem(
         id=str(row["id"]),
@@ -221,7 +221,7 @@ def _cruxeval(row: Row) -> Problem:
     )
 
 
-def _livecodebench(row: Row) -> Problem:
+def _livecodebench(row: BenchmarkRow) -> Problem:
     public = _loaded(row["public_test_cases"] or "[]")
     private = _private(row.get("private_test_cases") or "")
     metadata = _loaded(row.get("metadata") or "{}")
@@ -299,7 +299,7 @@ def pickled_text(data: bytes) -> str:
     raise ValueError("a pickle of something else than one text")
 
 
-_FORMATS: dict[str, Callable[[Row], Problem]] = {
+_PARSERS: dict[str, Callable[[BenchmarkRow], Problem]] = {
     "humaneval": _humaneval,
     "mbpp": _mbpp,
     "evalplus": _evalplus,

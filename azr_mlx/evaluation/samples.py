@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.evaluation.data import read_data_file
+from azr_mlx.files import write_text
 
 
 class SampleFile:
@@ -57,9 +59,7 @@ class SampleFile:
         if not beside.exists():
             if self.path.stat().st_size:
                 raise UsageError(f"{self.path} holds something else than samples of this tool: name another --output")
-            part = beside.with_name(beside.name + ".new")
-            part.write_text(text, encoding="utf-8")
-            part.replace(beside)
+            write_text(beside, text)
             return
         try:
             before = json.loads(beside.read_text(encoding="utf-8"))
@@ -111,13 +111,11 @@ def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
 
     Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
     """
-    from azr_mlx.evaluation.data import read
-
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
-    for number, row in enumerate(read(path), start=1):
+    for number, row in enumerate(read_data_file(path), start=1):
         if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
             raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
         task = str(row["task_id"])
@@ -131,11 +129,8 @@ def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file whole or not at all. Raises AzrError."""
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        fresh.replace(path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     except OSError as error:
         raise AzrError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -163,13 +158,7 @@ def append_result(path: Path, record: Mapping[str, Any]) -> Path | None:
                     moved = _aside(path)
                     path.replace(moved)
                     records = []
-            fresh = path.with_name(f".{path.name}.new")
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump([*records, record], file, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_text(path, json.dumps([*records, record], indent=1) + "\n")
     except OSError as error:
         raise AzrError(f"{path} cannot be written: {error.strerror}") from None
     return moved

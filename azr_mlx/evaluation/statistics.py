@@ -75,7 +75,7 @@ class Comparison:
         return self.p < 0.05
 
 
-def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
+def compare_rates(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
     """Compare task by task: the mapping's values are shares of right samples, 0 or 1 with one sample.
 
     With one sample a task this is McNemar's exact test; with more it is the exact sign test on the tasks whose share

@@ -1,12 +1,10 @@
-"""What `azr run FILE` and the sandbox part of `azr doctor` print. The verbs themselves are wired in cli.py."""
+"""What `azr run FILE` prints. The command itself is in cli.py."""
 
 # ruff: noqa: T201  printing is what this module is for
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +12,11 @@ from azr_mlx.executor import boundary
 from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob
 from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
 from azr_mlx.executor.literals import LiteralError, check_arguments
-from azr_mlx.executor.pool import Executor, find_layers
-
-_PURPOSE = {
-    "namespaces": "no network, own process numbers, no shared memory with others",
-    "root": "a file system of its own: Python and libraries, read-only, and an empty /box",
-    "uid": "programs run as a user that owns nothing, not as root",
-    "capabilities": "no privileges, none to be gained",
-    "landlock": "files and TCP denied once more, by the kernel's access rules",
-    "seccomp": "no new processes, other programs, sockets, tracing or exotic system calls",
-    "footprint": "memory of programs is watched (macOS has no limit that holds)",
-    "seatbelt": "macOS sandbox: no network, no other programs, no reading at home, no writing elsewhere",
-}
-
+from azr_mlx.executor.pool import Executor
+from azr_mlx.terminal import printable
 
 _JSON_CHARS = 16 << 20  # of one value: more than the default limit of a result can hold
 _MAX_INPUT_CHARS = 1 << 20  # the user's own argument text, which is no model's
-
-
-def printable(text: str) -> str:
-    """Text of a program, safe for a terminal: every control and bidirectional character becomes its escape."""
-    return "".join(
-        mark
-        if mark in "\n\t" or unicodedata.category(mark)[0] != "C"
-        else mark.encode("unicode_escape", "surrogatepass").decode()
-        for mark in text
-    )
 
 
 def outcome_record(outcome: Outcome, layers: LayerReport) -> dict[str, Any]:
@@ -120,26 +97,3 @@ def run_file(
     for name, why in layers.missing.items():
         print(f"missing  {name}: {why}")
     return 0 if outcome.ok else 1
-
-
-def layer_lines(report: LayerReport | None = None) -> list[str]:
-    """The lines that `azr doctor` prints about the sandbox: one per layer, then what they add up to."""
-    try:
-        report = report or find_layers()
-    except (SandboxUnavailable, RuntimeError) as error:
-        return [f"sandbox: does not start: {error}"]
-    lines = [f"  {name:<12} active   {_PURPOSE.get(name, '')}" for name in report.active]
-    lines += [f"  {name:<12} missing  {why}" for name, why in report.missing.items()]
-    if report.confined:
-        lines.insert(0, "sandbox: full confinement (files, network, processes); level strict can be used")
-    else:
-        open_ = [word for word in ("files", "network", "processes") if not getattr(report, word)]
-        lines.insert(
-            0, f"sandbox: NOT fully confined, open to programs: {', '.join(open_)}; level strict refuses to run"
-        )
-    return lines
-
-
-def layers_record(report: LayerReport) -> dict[str, Any]:
-    """The same as plain JSON data."""
-    return {**dataclasses.asdict(report), "confined": report.confined}

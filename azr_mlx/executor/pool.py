@@ -7,6 +7,10 @@ replaced and its job tried again; a job is never lost, and a fault of the harnes
 The I/O thread mends itself: a fault in it is told with its cause, every slot is started afresh and every job tried
 again, after a pause that grows. When that does not help either, the executor fails for good: each future that is
 open, and each later `submit`, raises ExecutorFailed with the cause.
+
+What programs send is read in this thread while it is small. Frames over boundary.INLINE_BYTES are read, and compared,
+in a second one: that is linear in their length, but a megabyte of values takes a tenth of a second, and no program may
+take that from the others.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -129,6 +133,9 @@ class Executor:
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._unsettled: dict[int, _Work] = {}  # every job that was taken on and has no outcome yet
         self._serials = itertools.count(1)
+        self._reader: ThreadPoolExecutor | None = None  # one thread, started by the first large frame
+        self._reading: set[int] = set()  # serials of the jobs whose frames it has
+        self._astray: Exception | None = None  # a fault in it
         self._slots: list[Slot] = [Slot(number, 0) for number in range(self.workers)]
         self._layers: LayerReport | None = None
         self._messages: deque[str] = deque(maxlen=20)
@@ -318,6 +325,9 @@ class Executor:
         self._attend(self._selector.select(max(0.0, min(moments) - now) if moments else None))
         if not self._collect():
             return False
+        if self._astray is not None:
+            error, self._astray = self._astray, None
+            raise error
         now = time.monotonic()
         late = [slot for slot in self._slots if slot.deadline and now > slot.deadline]
         if late:
@@ -369,7 +379,7 @@ class Executor:
             free = [slot for slot in self._slots if slot.seed == seed and slot.work is None and slot.ready]
             # The one that has been idle longest has its next child ready and waiting.
             free.sort(key=lambda slot: slot.idle_since, reverse=True)
-            running = sum(slot.work is not None for slot in self._slots)
+            running = sum(slot.work is not None for slot in self._slots) + len(self._reading)
             while free and waiting and running < self.workers:
                 work = waiting.popleft()
                 if work.future.running() or work.future.set_running_or_notify_cancel():
@@ -452,14 +462,36 @@ class Executor:
         if work is None:
             self._fail(slot, "answered what nobody asked")
             return
-        try:
-            outcome = _outcome(_VERDICTS[verdict], numbers, text, frame, stdout, stderr, work)
-        except Exception as error:  # a fault of ours, and of this one job only
-            self._tell(f"an answer could not be read: {_named(error)}")
-            outcome = Outcome(Status.SANDBOX_ERROR, detail=f"its answer could not be read: {_named(error)}")
         slot.idle_since = time.monotonic()
         slot.work, slot.deadline, slot.losses, self._faults = None, 0.0, 0, 0
-        self._finish(work, outcome)
+        found = (_VERDICTS[verdict], numbers, text, frame, stdout, stderr)
+        if len(frame) > boundary.INLINE_BYTES:
+            self._reading.add(work.serial)
+            try:
+                self._reader = self._reader or ThreadPoolExecutor(1, "azr-reader")
+                self._reader.submit(self._read_aside, work, *found)
+                return
+            except RuntimeError:  # no thread can be started: then here
+                self._reading.discard(work.serial)
+        self._finish(work, self._read(work, *found))
+
+    def _read(self, work: _Work, *found: Any) -> Outcome:
+        """The outcome that a reply stands for. Raises nothing."""
+        try:
+            return _outcome(work, *found)
+        except Exception as error:  # a fault of ours, and of this one job only
+            self._tell(f"an answer could not be read: {_named(error)}")
+            return Outcome(Status.SANDBOX_ERROR, detail=f"its answer could not be read: {_named(error)}")
+
+    def _read_aside(self, work: _Work, *found: Any) -> None:
+        """The same in the reader's thread; until it is done the job counts as running, so that few wait here."""
+        try:
+            self._finish(work, self._read(work, *found))
+        except Exception as error:
+            self._astray = error  # the I/O thread mends itself, and tries the job again
+        finally:
+            self._reading.discard(work.serial)
+            self._wake()
 
     def _greet(self, slot: Slot, text: bytes) -> None:
         """A slot says that it is ready, and what confines it."""
@@ -478,8 +510,9 @@ class Executor:
 
     def _finish(self, work: _Work, outcome: Outcome) -> None:
         """The one place where a job that was sent gets its outcome."""
-        self.counters[outcome.status.value] += 1
-        self._unsettled.pop(work.serial, None)
+        with self._lock:  # two threads come here
+            self.counters[outcome.status.value] += 1
+            self._unsettled.pop(work.serial, None)
         _settle(work.future, outcome)
 
     def _tell(self, message: str) -> None:
@@ -582,7 +615,9 @@ class Executor:
         for waiting in self._queues:
             waiting.clear()
         for serial in sorted(self._unsettled):
-            work = self._unsettled[serial]
+            work = self._unsettled.get(serial)
+            if work is None or serial in self._reading:
+                continue  # its answer is here already
             if work.tries < _TRIES:
                 self._queues[work.seed].append(work)
             else:
@@ -596,6 +631,8 @@ class Executor:
             self._closed = True
         try:
             self._shut()
+            if self._reader is not None:
+                self._reader.shutdown()  # what it still has is read first: bounded, and no job is lost
         finally:
             self._hello.set()
             for serial in list(self._unsettled):
@@ -682,13 +719,13 @@ _VERDICTS = {
 
 
 def _outcome(
+    work: _Work,
     status: Status | None,
     numbers: tuple[float, float, int],
     text: bytes,
     frame: bytes,
     stdout: bytes,
     stderr: bytes,
-    work: _Work,
 ) -> Outcome:
     """The outcome that a zygote's report of a finished child stands for."""
     found: tuple[object, ...] = ()

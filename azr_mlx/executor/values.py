@@ -26,7 +26,7 @@ import operator
 import struct
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_DEPTH = 100  # of nested containers; repr() and == of the decoded value recurse once for each
@@ -142,7 +142,7 @@ def _name(kind: type) -> str:
 # ------------------------------------------------------------------------------------------------- sets and dicts
 
 _CHUNK = 128
-_BUILD_SECONDS, _ITEM_SECONDS = 0.05, 5e-6  # of processor time, for a large set or dict and for each of its items
+_BUILD_SECONDS, _ITEM_SECONDS = 0.02, 2e-6  # of processor time: for a large set or dict, and for each of its items
 
 
 def _check_hashes(items: Sequence[Any]) -> None:
@@ -155,10 +155,11 @@ def _check_hashes(items: Sequence[Any]) -> None:
 
 
 def _build(made: Any, items: Sequence[Any]) -> Any:
-    """`made.update(items)`, given up where it takes a hundred times longer than it should.
+    """`made.update(items)`, given up where it takes ten times longer than it should.
 
-    Different hashes can be chosen to share their places in the table, too, if less easily. Up to a thousand items that
-    costs nothing to speak of; for more, processor time is the only measure that holds in every version of Python.
+    Different hashes can be chosen to share their places in the table, too: at 60,000 items each such item costs half a
+    millisecond. Up to a thousand items that is nothing to speak of; for more, processor time is the only measure that
+    holds in every version of Python.
     """
     if len(items) <= 8 * _CHUNK:
         made.update(items)
@@ -340,6 +341,12 @@ def same(first: Any, second: Any, max_bytes: int = 4 * MAX_BYTES) -> bool:
 
 def _same(first: Any, second: Any, left: list[int], depth: int) -> bool:
     kind = type(first)
+    if kind is int or kind is str or kind is bool or kind is bytes:
+        return type(second) is kind and bool(first == second)
+    if first is None or first is Ellipsis:
+        return second is first
+    if kind is float and type(second) is float:
+        return bool(second != second) if first != first else _FLOAT.pack(first) == _FLOAT.pack(second)
     if kind is list or kind is tuple:
         if type(second) is not kind or len(first) != len(second):
             return False
@@ -399,10 +406,10 @@ def _comparable(value: Any, left: list[int], depth: int) -> bool:
     return kind is int or kind is str or kind is bool or kind is bytes or value is None or value is Ellipsis
 
 
-def has_nan(value: Any) -> bool:
-    """Whether a float or complex nan stands anywhere in plain data. False beyond the caps of depth and bytes."""
+def has_nan(value: Any, max_cells: int = MAX_CELLS) -> bool:
+    """Whether a float or complex nan stands anywhere in plain data. False where none is found within the caps."""
     try:
-        return _has_nan(value, [MAX_BYTES], MAX_DEPTH)
+        return _has_nan(value, [max_cells], MAX_DEPTH)
     except EncodeError:
         return False
 
@@ -438,26 +445,61 @@ def _within(value: Any, left: list[int], depth: int) -> bool:
     return True
 
 
-def text(value: Any) -> str:
-    """`repr` of a decoded value, for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
+def text(value: Any, max_bytes: int = 4 * MAX_BYTES) -> str:
+    """`steady_repr` for which an int of more than 4300 digits is no fault: it is written in hexadecimal.
 
-    `decode` bounds the time. Raises EncodeError for what is not plain data, too large or too deep.
+    Raises EncodeError for what is not plain data, is nested too deep, or takes more than `max_bytes` encoded.
     """
-    encode(value, 1 << 28)
     try:
-        return repr(value)
+        return steady_repr(value, max_bytes)
+    except EncodeError:
+        raise
     except ValueError:  # the limit of sys.set_int_max_str_digits
         return _text(value)
 
 
-def _text(value: Any) -> str:
+def steady_repr(value: Any, max_bytes: int = 4 * MAX_BYTES) -> str:
+    """`repr` of plain data, with the items of a set in an order that every process agrees on.
+
+    The order of a set of texts follows this process's own random hashes, so that a run could not be repeated if `repr`
+    decided what the model reads. Sets of numbers stay as `repr` writes them.
+    Raises EncodeError as `encode` does, and ValueError for an int of more than 4300 digits.
+    """
+    encode(value, max_bytes)
+    return _text(value, repr) if _unsteady(value) else repr(value)
+
+
+def _unsteady(value: Any) -> bool:
+    """Whether there is a set in plain data whose order differs between processes."""
+    kind = type(value)
+    if kind is set or kind is frozenset:
+        return any(map(_randomly_hashed, value))
+    if kind is list or kind is tuple:
+        return any(map(_unsteady, value))
+    return _is_dict(kind) and any(_unsteady(part) for pair in dict.items(value) for part in pair)
+
+
+def _randomly_hashed(value: Any) -> bool:
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
+        return any(map(_randomly_hashed, value))
+    return kind is str or kind is bytes or value is None or value is Ellipsis  # the last two by their address
+
+
+def _hexadecimal(value: int) -> str:
+    return hex(value) if value.bit_length() > 2000 else repr(value)  # 602 digits; no limit may be set below 640
+
+
+def _text(value: Any, whole: Callable[[int], str] = _hexadecimal) -> str:
     kind = type(value)
     if kind is int:
-        return hex(value) if value.bit_length() > 2000 else repr(value)  # 602 digits; the limit is 640 or more
+        return whole(value)
     if _is_dict(kind):
-        return "{" + ", ".join([f"{_text(key)}: {_text(item)}" for key, item in dict.items(value)]) + "}"
+        pairs = [f"{_text(key, whole)}: {_text(item, whole)}" for key, item in dict.items(value)]
+        return "{" + ", ".join(pairs) + "}"
     if _is_group(kind):
-        inner = ", ".join([_text(item) for item in value])
+        steady = kind is list or kind is tuple or not any(map(_randomly_hashed, value))
+        inner = ", ".join([_text(item, whole) for item in (value if steady else sorted(value, key=canonical))])
         if kind is list:
             return f"[{inner}]"
         if kind is tuple:

@@ -11,12 +11,9 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from azr_mlx.executor import cleaning, confine, system, wire
-
-if TYPE_CHECKING:
-    from azr_mlx.executor.zygote import Slot
 
 THREADS = 128  # of one program
 FILES = 4096  # entries in its box, as in the box's own file system where there is one
@@ -59,6 +56,22 @@ class Buffer:
         if len(self._map) > 1 << 22:  # do not keep what one talkative program needed
             self._map.close()
             self._map = self._make(1 << 17)
+
+
+class Slot(Protocol):
+    """What a watch needs of its slot (zygote.py)."""
+
+    alone: bool
+    on_tmpfs: bool
+    box: str
+    buffers: tuple[Buffer, ...]
+    readers: list[int]
+    poll: select.poll
+
+    def kill(self, pid: int) -> None: ...
+    def sweep(self) -> None: ...
+    def trainer_ended(self) -> bool: ...
+    def send(self, verdict: int, text: str, numbers: tuple[float, float, int], sections: list[memoryview]) -> None: ...
 
 
 class Watch:

@@ -101,7 +101,8 @@ def attention(
     gradient is written out as in FlashAttention (Dao et al. 2022, appendix B.2).
     """
     rows, heads, length, width = queries.shape
-    groups, span = keys.shape[1:3]
+    groups: int = keys.shape[1]
+    span: int = keys.shape[2]
     if length == 1:
         return _attend_once(queries * scale, keys, values, None if isinstance(mask, str) else mask)
     causal = isinstance(mask, str)

@@ -101,22 +101,6 @@ def clear_cache() -> None:
     mx.clear_cache()
 
 
-def wire(size: int | None = None) -> int | None:
-    """Pin `size` bytes (the recommended working set if None) in memory; Metal only, returns the former limit or None.
-
-    Off unless called: a wired limit together with concurrent streams has panicked kernels (mlx issue 3186).
-    """
-    import mlx.core as mx
-
-    if prepare().name != "metal":
-        return None
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    size = size if size is not None else recommended
-    if size is None:
-        return None
-    return int(mx.set_wired_limit(min(int(size), int(recommended or size))))
-
-
 def blas_threads(count: int) -> bool:
     """Set how many threads one OpenBLAS call uses; False when OpenBLAS is not what MLX calls."""
     return openblas.set_threads(count)

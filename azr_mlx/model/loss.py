@@ -63,7 +63,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Example:
     """One rollout as numbers: P prompt tokens, K completion tokens and K values of each kind."""
 
     prompt: tuple[int, ...]
@@ -99,7 +99,7 @@ class Batch:
     group: tuple[int, ...] = ()  # rows of each prompt, G numbers
 
     @classmethod
-    def pad(cls, rows: Sequence[Row], shared: bool = False) -> Batch:
+    def pad(cls, rows: Sequence[Example], shared: bool = False) -> Batch:
         """Rows to arrays, in their order. With `shared`, rows of equal prompts must stand beside each other."""
         prompts = None
         lengths: tuple[int, ...] = ()
@@ -183,7 +183,7 @@ class Pack:
     shared: bool = False
 
 
-def micro_batches(rows: Sequence[Row], budget: int, share: bool = False) -> list[Pack]:
+def micro_batches(rows: Sequence[Example], budget: int, share: bool = False) -> list[Pack]:
     """Pack rows so that a micro-batch computes at most `budget` tokens, padding included (one row may exceed it).
 
     Rows are sorted by length, so that little is padded. With `share`, rows whose prompt another row has as well go into

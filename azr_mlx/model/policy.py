@@ -31,6 +31,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
 from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
 
@@ -41,18 +42,18 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_c
 Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens written
 
 
-class Conversation:
-    """Completions under way, by `Policy.converse`. Iterate to write them; `ask` may add prompts meanwhile."""
+class GenerationSession:
+    """Completions under way, by `Policy.generate`. Iterate to write them; `submit` may add prompts meanwhile."""
 
     def __init__(self, policy: Policy, decoder: sampler.Decoder, progress: Progress | None = None) -> None:
         self._policy = policy
         self._decoder = decoder
         self._progress = progress
-        self._asked: list[tuple[types.Prompt, tuple[int, ...]]] = []  # by number, with its tokens
+        self._submitted: list[tuple[types.Prompt, tuple[int, ...]]] = []  # by number, with its tokens
         self._numbers: dict[int, int] = {}  # the name that keys a prompt's draws -> its number
         self._rows = 0
 
-    def ask(
+    def submit(
         self,
         prompts: Sequence[types.Prompt],
         n: int | Sequence[int] = 1,
@@ -62,12 +63,12 @@ class Conversation:
     ) -> None:
         """Add prompts with n completions of each (n, max_tokens: of all prompts, or one number each).
 
-        names: the numbers that key the prompts' draws, each once, where a prompt's number in the order of asking will
-        not do. Raises ValueError when lengths differ or a name comes twice.
+        names: the numbers that key the prompts' draws, each once, where a prompt's number in the order of submission
+        will not do. Raises ValueError when lengths differ or a name comes twice.
         """
         limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
         counts = [n] * len(prompts) if isinstance(n, int) else list(n)
-        first = len(self._asked)
+        first = len(self._submitted)
         names = names or range(first, first + len(prompts))
         for what, values in (("max_tokens", limits), ("n", counts), ("names", names)):
             if len(values) != len(prompts):
@@ -77,8 +78,8 @@ class Conversation:
         requests = []
         for prompt, name, limit, count in zip(prompts, names, limits, counts, strict=True):
             tokens = tuple(self._policy.encode(prompt.text))
-            self._numbers[name] = len(self._asked)
-            self._asked.append((prompt, tokens))
+            self._numbers[name] = len(self._submitted)
+            self._submitted.append((prompt, tokens))
             requests += [sampler.Request(tokens, (name, j), limit) for j in range(count)]
         self._rows += len(requests)
         self._decoder.add(requests)
@@ -94,7 +95,7 @@ class Conversation:
                 number, sample = self._numbers[row.key[0]], row.key[1]
                 text = self._policy.decode(row.tokens[:-1] if row.stop is types.Stop.EOS else row.tokens)
                 completion = types.Completion(row.tokens, row.logprobs, text, row.stop)
-                yield number, sample, types.Rollout(*self._asked[number], completion)
+                yield number, sample, types.Rollout(*self._submitted[number], completion)
 
 
 class Policy:
@@ -145,7 +146,6 @@ class Policy:
         mx.eval(model.parameters(), self.optimizer.state)
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
-        self._reference = False
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
@@ -170,7 +170,7 @@ class Policy:
         Raises weights.ModelNotFound, or ValueError when the adapter does not fit.
         """
         profile = device.prepare()
-        network, tokenizer, settings, folder = weights.load(model, profile)
+        network, tokenizer, settings, folder = weights.open_model(model, profile)
         policy = cls(
             network, tokenizer, profile=profile, settings=settings, folder=folder, model_config=model, lora=lora,
             optim=optim, sampling=sampling, loss=loss, seed=seed, total_steps=total_steps,
@@ -246,11 +246,11 @@ class Policy:
         written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index will
         not do: a part of the prompts then gives the same samples as all of them.
         """
-        talk = self.converse(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
-        talk.ask(prompts, n, max_tokens=max_tokens, names=names)
-        return iter(talk)
+        session = self.generate(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
+        session.submit(prompts, n, max_tokens=max_tokens, names=names)
+        return iter(session)
 
-    def converse(
+    def generate(
         self,
         *,
         seed: Sequence[int],
@@ -258,8 +258,8 @@ class Policy:
         top_p: float = 1.0,
         stop: Sequence[str] = (),
         progress: Progress | None = None,
-    ) -> Conversation:
-        """A conversation in which prompts may be asked while others are answered; its options are those of `sample`."""
+    ) -> GenerationSession:
+        """A session in which prompts may be submitted while others are answered; its options are those of `sample`."""
         self.last_count = sampler.Count()
         decoder = sampler.Decoder(
             self._acting(),
@@ -273,7 +273,7 @@ class Policy:
             count=self.last_count,
             prefixes=self._prefixes,
         )
-        return Conversation(self, decoder, progress)
+        return GenerationSession(self, decoder, progress)
 
     def sample_all(self, prompts: Sequence[types.Prompt], n: int = 1, **options: Any) -> list[list[types.Rollout]]:
         """What `sample` yields, in order: n rollouts of each prompt."""
@@ -357,6 +357,7 @@ class Policy:
         Old logprobs. With one update on a batch the trainer's own logprobs are the old ones, at no cost, and the gap
         to the sampler's is measured. With more updates the sampler's are, or with `recompute_old_logprobs` the
         trainer's before the first; then each token also weighs min(trainer / sampler, importance_cap).
+        A gradient that is not finite changes nothing: its norm (nan or inf) says so.
         Raises ValueError when lengths differ or nothing was written.
         """
         started = time.perf_counter()
@@ -453,12 +454,17 @@ class Policy:
             gradients = {name: g * factor for name, g in gradients.items()}
         value = norm.item()
         if not math.isfinite(value):
-            raise FloatingPointError("the gradient is not finite: lower optim.lr, or set model.dtype to float32")
+            return sums, value, rate  # the weights stay as they are; whoever reads the norm decides what follows
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
         self._forget()
         return sums, value, rate
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps so far."""
+        return int(self.optimizer.step.item())
 
     def learning_rate(self) -> float:
         """The rate of the next optimizer step: linear warm-up, then constant, or a decay.
@@ -466,7 +472,7 @@ class Policy:
         linear and cosine reach 0 at `total_steps`. inverse_sqrt, lr * sqrt(warm-up / step), needs no end (Vaswani et
         al. 2017, equation 3).
         """
-        step = int(self.optimizer.step.item())
+        step = self.updates
         if step < self.optim.warmup_steps:
             return self.optim.lr * (step + 1) / self.optim.warmup_steps
         if self.optim.schedule == "constant":
@@ -510,7 +516,7 @@ class Policy:
             "lora_parameters": self.lora_parameters,
             "model": self.config.id,
         }
-        (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(description, indent=2) + "\n")
 
     def load_adapter(self, folder: Path) -> None:
         """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""
@@ -560,9 +566,9 @@ def _row(
     advantage: float,
     old: np.ndarray | None = None,
     reference: np.ndarray | None = None,
-) -> losses.Row:
+) -> losses.Example:
     sampled = np.asarray(rollout.completion.logprobs, np.float32)
-    return losses.Row(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
+    return losses.Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
 
 
 def _merged(model: nn.Module) -> nn.Module:

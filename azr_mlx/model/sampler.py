@@ -240,7 +240,7 @@ class Decoder:
             uniforms = mx.array(keyed_uniforms(salts, positions))
         for row in rows:
             row.drawn += 1
-        return draw(logits, uniforms, self.temperature, self.top_p)
+        return draw_tokens(logits, uniforms, self.temperature, self.top_p)
 
     def _leave(self) -> None:
         """Take ended rows out of the batch when enough have ended."""
@@ -434,7 +434,9 @@ class Decoder:
         return hidden[mx.arange(len(rows)), mx.array(lengths) - 1]
 
 
-def draw(logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float) -> tuple[mx.array, mx.array]:
+def draw_tokens(
+    logits: mx.array, uniforms: mx.array | None, temperature: float, top_p: float
+) -> tuple[mx.array, mx.array]:
     """Draw one token of each row of float32 logits (B, V); returns tokens (B,) and their log-probabilities (B,).
 
     uniforms: (B, 2) in [0, 1), or None for greedy decoding. The log-probability is of the distribution drawn from.
@@ -500,7 +502,8 @@ def _mix(x: np.ndarray) -> np.ndarray:
     """The finalizer of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that avalanches."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def _salt(seed: Sequence[int], key: Sequence[int]) -> int:

@@ -189,7 +189,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 # -- loading ------------------------------------------------------------------------------------------------
 
 
-def load(model: config.ModelConfig, profile: device.Profile) -> tuple[Any, Any, dict[str, Any], Path]:
+def open_model(model: config.ModelConfig, profile: device.Profile) -> tuple[Any, Any, dict[str, Any], Path]:
     """The model of `model.id`, quantized, in evaluation mode, not yet adapted.
 
     Full-precision weights are quantized to `model.bits` by mlx_lm's own function. On a GPU the packed weights stay;
@@ -322,7 +322,7 @@ def _keep_quantized(
     try:
         fresh.mkdir(parents=True)
         index: dict[str, str] = {}
-        with reading(folder), bar(f"quantizing {model.id} to {model.bits} bits", total) as advance:
+        with reading(folder), progress_bar(f"quantizing {model.id} to {model.bits} bits", total) as advance:
             for name, value in parameters.items():
                 if shards[-1] and size + value.nbytes > SHARD:
                     shards.append({})
@@ -387,7 +387,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Any]:
+def progress_bar(label: str, total: int, *, quiet: bool = False) -> Iterator[Any]:
     """A progress bar in bytes on a terminal, elsewhere one line (none if quiet); yields what tells it of progress."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

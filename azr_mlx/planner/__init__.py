@@ -10,7 +10,7 @@ from azr_mlx.planner.memory import (
     token_bytes,
     weight_bytes,
 )
-from azr_mlx.planner.plan import advice, plan_command
+from azr_mlx.planner.plan import fitting_changes, plan_command
 from azr_mlx.planner.roofline import Cost, step_costs
 from azr_mlx.planner.shapes import PUBLISHED, Shape, adapter_parameters, shape_of
 from azr_mlx.planner.workload import Workload, other_workloads, step_workloads
@@ -24,8 +24,8 @@ __all__ = [
     "Shape",
     "Workload",
     "adapter_parameters",
-    "advice",
     "calibrated",
+    "fitting_changes",
     "held_weights",
     "here",
     "mac",

@@ -168,5 +168,6 @@ def size(text: str) -> float:
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(T|G|M)?(i)?B?\s*", text, re.IGNORECASE)
     if found is None or float(found.group(1)) == 0:
         raise UsageError(f"{text} is not a size: write it as 48GB")
-    base = 1024 if found.group(3) else 1000
-    return float(found.group(1)) * base ** {"M": 2, "G": 3, "T": 4}[(found.group(2) or "G").upper()]
+    base = 1024.0 if found.group(3) else 1000.0
+    power: int = {"M": 2, "G": 3, "T": 4}[(found.group(2) or "G").upper()]
+    return float(found.group(1)) * float(base**power)

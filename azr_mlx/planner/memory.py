@@ -25,8 +25,8 @@ from azr_mlx.types import GB
 # Arrays of a block that are alive at the peak, by their width: the residual stream (D), the gate (F), queries (H d),
 # keys or values (G d), adapters (rank), and attention weights or scores. Fitted by benchmarks/speed/fit_memory.py.
 Arrays = Mapping[str, float]
-# First what a CPU holds, whose gradients are written out (linux_cpu.py), then what it held when MLX found them by
-# itself, as it still does on a GPU.
+# First what a CPU holds, whose gradients are written out (model/cpu_kernels.py), then what it held when MLX found them
+# by itself, as it still does on a GPU.
 RECOMPUTED: Arrays = {"width": 11.1, "gate": 11.7, "queries": 6.9, "keys": 3.5, "rank": 0.0, "scores": 1.1}
 KEPT: Arrays = {"width": 5.8, "gate": 4.6, "queries": 4.3, "keys": 2.6, "rank": 1.9, "scores": 0.6}
 GPU_RECOMPUTED: Arrays = {"width": 9.9, "gate": 16.7, "queries": 1.2, "keys": 6.6, "rank": 3.3, "scores": 1.8}

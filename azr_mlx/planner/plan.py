@@ -22,7 +22,7 @@ from azr_mlx.planner.workload import step_workloads
 from azr_mlx.types import GB
 
 
-def advice(settings: config.Config, shape: Shape, machine: Machine) -> dict[str, Any] | None:
+def fitting_changes(settings: config.Config, shape: Shape, machine: Machine) -> dict[str, Any] | None:
     """Values of config fields that make the configuration fit, the least harmful first; None when nothing does."""
     turned: dict[str, Any] = {}
 
@@ -79,7 +79,7 @@ def advice(settings: config.Config, shape: Shape, machine: Machine) -> dict[str,
     return None
 
 
-def describe(settings: config.Config, shape: Shape, machine: Machine) -> tuple[list[str], bool]:
+def plan_lines(settings: config.Config, shape: Shape, machine: Machine) -> tuple[list[str], bool]:
     """The lines of `azr plan`, and whether the configuration fits."""
     m = plan_memory(settings, shape, machine)
     keep = "recomputed in the backward pass" if settings.optim.checkpoint_layers else "kept"
@@ -121,7 +121,7 @@ def describe(settings: config.Config, shape: Shape, machine: Machine) -> tuple[l
         "",
     ]
     if not fits:
-        words = advice(settings, shape, machine)
+        words = fitting_changes(settings, shape, machine)
         if words is None:
             lines += ["no dial makes this model fit: take a smaller one (azr config lists the presets)"]
         else:
@@ -200,4 +200,4 @@ def plan_command(
             flops=flops * 1e12 or machine.flops,
             basis="given" if bandwidth and flops else f"{'bandwidth' if bandwidth else 'flops'} given",
         )
-    return describe(settings, shape, machine)
+    return plan_lines(settings, shape, machine)

@@ -23,11 +23,11 @@ import jinja2
 from markupsafe import Markup
 
 from azr_mlx import __version__, config
+from azr_mlx.files import plain_errors, write_text
 from azr_mlx.report import run_data, svg
 from azr_mlx.report.run_data import BANDS, RunData
 from azr_mlx.report.svg import Chart, Series
 from azr_mlx.run import metrics
-from azr_mlx.run.checkpoint import plain_errors, write_text
 
 TEMPLATE = Path(__file__).parent / "template"
 PHASES = ("write", "execute", "update")
@@ -123,7 +123,7 @@ def _code(text: str, most: int = 14) -> str:
 
 
 def _numbered(found: Sequence[Chart], prefix: str) -> list[tuple[str, Chart, Markup]]:
-    drawn = [(f"{prefix}c{i}", chart, svg.draw(chart, f"{prefix}c{i}")) for i, chart in enumerate(found)]
+    drawn = [(f"{prefix}c{i}", chart, svg.draw_chart(chart, f"{prefix}c{i}")) for i, chart in enumerate(found)]
     return [one for one in drawn if one[2]]
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.executor.cli_run import printable
 from azr_mlx.report.svg import Change
 from azr_mlx.run import held_out, metrics
+from azr_mlx.terminal import printable
 from azr_mlx.types import Kind
 
 # The task browser's caps. A 500-step run of a 3B model writes some hundred MB of rollouts; a page that people send

@@ -158,7 +158,7 @@ def robust(values: Sequence[float]) -> list[float]:
     return [v for v in values if low - reach <= v <= high + reach] if reach else list(values)
 
 
-def draw(chart: Chart, identity: str) -> Markup:
+def draw_chart(chart: Chart, identity: str) -> Markup:
     """The chart as an <svg>, a wide one as two. A chart without points is an empty string."""
     if not any(one.points for one in chart.series):
         return Markup("")

@@ -12,23 +12,18 @@ No random state is stored: every draw is keyed by (seed, step, phase, row).
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import json
-import os
-import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from azr_mlx.errors import AzrError
+from azr_mlx.files import plain_errors, sha256, sync, write_text
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer
-
-STEP = re.compile(r"step-(\d{6,})")
 
 
 class Saved(Protocol):
@@ -41,40 +36,14 @@ class Saved(Protocol):
     def save_adapter(self, folder: Path) -> None: ...
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by new text, atomically: a reader sees the old file or the new one."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
-@contextlib.contextmanager
-def plain_errors(what: str) -> Iterator[None]:
-    """Turn the ways in which a disk fails into one line. Raises AzrError."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # safetensors writing in MLX raises RuntimeError
-        number = getattr(error, "errno", None)
-        reasons = {
-            errno.ENOSPC: "the disk is full: free some space, then go on with --resume",
-            errno.EDQUOT: "the disk quota is used up: free some space, then go on with --resume",
-            errno.EROFS: "the folder is read-only",
-            errno.EACCES: "the folder may not be written to",
-        }
-        reason = reasons.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise AzrError(f"{what}: {reason}; earlier checkpoints are untouched") from error
-
-
 def save(
-    run: Path, step: int, policy: Saved, buffer: Buffer, running: Running, extra: Mapping[str, Any] | None = None
+    run: RunFolder, step: int, policy: Saved, buffer: Buffer, running: Running, extra: Mapping[str, Any] | None = None
 ) -> Path:
     """Write `step-NNNNNN`: the state after `step` steps. Raises AzrError, and then leaves nothing behind."""
     import mlx.core as mx
 
-    target, fresh = run / f"step-{step:06d}", run / f".step-{step:06d}.new"
+    target = run.checkpoint(step)
+    fresh = target.with_name(f".{target.name}.new")
     with plain_errors(f"checkpoint of step {step}"):
         try:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -88,15 +57,15 @@ def save(
                 **(extra or {}),
                 "step": step,
                 "running": {name: list(pair) for name, pair in running.moments.items()},
-                "files": {path.name: _hash(path) for path in sorted(fresh.iterdir())},
+                "files": {path.name: sha256(path) for path in sorted(fresh.iterdir())},
             }
             (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n")
             for path in fresh.iterdir():
-                _sync(path)
+                sync(path)
             if target.exists():  # the same step, written again after a resume
                 shutil.rmtree(target)
             fresh.replace(target)
-            write_text(run / "latest", target.name + "\n")
+            write_text(run.path / "latest", target.name + "\n")
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -132,70 +101,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
         for name, digest in state["files"].items():
-            if _hash(folder / name) != digest:
+            if sha256(folder / name) != digest:
                 raise AzrError(f"{folder / name} is damaged: delete {folder} to go on from the checkpoint before it")
     except FileNotFoundError as error:
         raise AzrError(f"{folder} is not a checkpoint: it has no {Path(error.filename).name}") from None
     except (ValueError, KeyError, TypeError):
         raise AzrError(f"{folder / 'state.json'} is damaged: delete {folder} to go on from the one before it") from None
     return state
-
-
-def steps(run: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run, oldest first. Half-written ones have other names."""
-    found = [(int(match[1]), path) for path in run.glob("step-*") if (match := STEP.fullmatch(path.name))]
-    return sorted(found)
-
-
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run folder, or None."""
-    found = steps(run)
-    return found[-1][1] if found else None
-
-
-def prune(run: Path, keep: int, best: int | None = None) -> list[Path]:
-    """Delete all but the newest `keep` checkpoints and the one of step `best`; returns what went."""
-    gone = [path for number, path in steps(run)[:-keep] if number != best]
-    for path in gone:
-        # A kill in mid-deletion must not leave a folder that looks whole.
-        doomed = path.with_name(f".{path.name}.old")
-        path.replace(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-    return gone
-
-
-@contextlib.contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process. Raises AzrError when another process holds it."""
-    import fcntl
-
-    with plain_errors(f"run folder {run}"):
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / ".lock").open("a+")
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise AzrError(f"{run} is in use by process {owner}: wait for it, or give this run another name") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        for leftover in [*run.glob(".step-*.new"), *run.glob(".step-*.old")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        file.close()
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,7 +22,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from azr_mlx.executor.cli_run import printable
+from azr_mlx.terminal import printable
 from azr_mlx.types import Kind, Step
 
 WIDE = 120  # columns from which the task stands beside the facts
@@ -32,7 +32,7 @@ ORDER = ("write", "update")  # the phases of a step in their order; execute runs
 
 
 @dataclass(frozen=True)
-class Star:
+class HighlightedTask:
     """The most interesting task of a step: the hardest one that was solved at least once."""
 
     step: int
@@ -43,20 +43,20 @@ class Star:
     tried: int
 
 
-def star_of(step: Step) -> Star | None:
+def highlight(step: Step) -> HighlightedTask | None:
     """The hardest fresh task that was solved, the longest program among equals; else one that nobody solved."""
-    best: tuple[tuple[bool, float, int], Star] | None = None
+    best: tuple[tuple[bool, float, int], HighlightedTask] | None = None
     for one in step.proposals:
         task = one.verdict.task
         if task is None or one.solve_rate is None:
             continue
         mine = [a.verdict.correct for a in step.attempts if a.rollout.prompt.task is task]
         case = (task.cases[-1].input, task.cases[-1].output)
-        star = Star(step.number, one.kind, task.program, case, sum(mine), len(mine))
+        found = HighlightedTask(step.number, one.kind, task.program, case, sum(mine), len(mine))
         # Solved by somebody first, then rarely, then long.
         rank = (one.solve_rate > 0, -one.solve_rate, len(task.program))
         if best is None or rank > best[0]:
-            best = rank, star
+            best = rank, found
     return best[1] if best else None
 
 
@@ -76,7 +76,7 @@ class View:
     total: int = 0
     phase_began: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    star: Star | None = None
+    task: HighlightedTask | None = None
     alarms: list[str] = field(default_factory=list)
     over: bool = False  # no more steps will come
 
@@ -142,8 +142,8 @@ def draw(view: View, width: int, height: int = 100) -> RenderableType:
     facts: list[RenderableType] = [] if view.over else [_phases(view, facts_width), Text()]
     if view.rows:
         facts += [_kinds(view, facts_width), Text(), _lines(view, facts_width)]
-    if view.star and height >= 20:
-        task = _task(view.star, task_width, most=9 if wide else max(2, min(6, height - 21)))
+    if view.task and height >= 20:
+        task = _task(view.task, task_width, most=9 if wide else max(2, min(6, height - 21)))
         if wide:
             beside = Table.grid(padding=(0, 3, 0, 0), expand=True)
             beside.add_column(width=facts_width)
@@ -235,17 +235,17 @@ def _lines(view: View, width: int) -> Table:
     return table
 
 
-def _task(star: Star, width: int, most: int) -> Group:
+def _task(found: HighlightedTask, width: int, most: int) -> Group:
     """A task as text; nothing that the model wrote is obeyed, and nothing is longer than the panel."""
     head = Text(no_wrap=True, overflow="ellipsis")
-    head.append("task     ", style="dim").append(f"{star.kind}, ").append(
-        f"solved by {star.solved} of {star.tried}", style="bold"
+    head.append("task     ", style="dim").append(f"{found.kind}, ").append(
+        f"solved by {found.solved} of {found.tried}", style="bold"
     )
-    head.append(f"  (step {star.step})", style="dim")
-    lines = [_cut(line.expandtabs(4), width) for line in printable(star.program).split("\n")]
+    head.append(f"  (step {found.step})", style="dim")
+    lines = [_cut(line.expandtabs(4), width) for line in printable(found.program).split("\n")]
     if len(lines) > most:
         lines = [*lines[: most - 1], "…"]
-    case = " ".join(f"f({printable(star.case[0])}) → {printable(star.case[1])}".split())
+    case = " ".join(f"f({printable(found.case[0])}) → {printable(found.case[1])}".split())
     code = Text("\n".join(lines), style="green", no_wrap=True, overflow="crop")
     return Group(head, code, Text(_cut(case, width), style="dim", no_wrap=True, overflow="crop"))
 

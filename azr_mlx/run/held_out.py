@@ -12,8 +12,10 @@ from typing import Any
 from azr_mlx import paths
 from azr_mlx.config import Config
 from azr_mlx.errors import AzrError
+from azr_mlx.generation import TrainablePolicy
+from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import program_key, read_tasks
-from azr_mlx.trainer import PHASES, SpeakingPolicy
+from azr_mlx.trainer import PHASES, PhaseTimer
 from azr_mlx.types import Kind, Task
 
 
@@ -46,6 +48,13 @@ class Score:
             for name, part in (("greedy", self.greedy), ("sampled", self.sampled))
         }
 
+    def line(self, when: str) -> str:
+        """The score as the console prints it."""
+        kinds = ", ".join(f"{kind} {100 * fmean(rates):.1f} %" for kind, rates in self.sampled.items())
+        return (
+            f"probe {when}: {100 * self.mean:.1f} % at temperature 1 ({kinds}); greedy {100 * self.greedy_mean:.1f} %"
+        )
+
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Score:
         return cls(*({Kind(k): list(v) for k, v in state[name].items()} for name in ("greedy", "sampled")))
@@ -73,35 +82,47 @@ def tasks_for(config: Config, model_folder: Path | None) -> list[Task]:
     return chosen
 
 
-def programs(tasks: Sequence[Task]) -> set[str]:
-    """Keys of the programs that the buffer must never take, whatever their inputs."""
-    return {program_key(task) for task in tasks}
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out tasks of a run, and everything that it takes to measure a policy on them."""
 
+    tasks: Sequence[Task]
+    policy: TrainablePolicy
+    solver: Solver
+    config: Config
+    phase: PhaseTimer
 
-def measure(policy: SpeakingPolicy, solver: Any, tasks: Sequence[Task], config: Config, phase: Any) -> Score:
-    """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
-    prompts = [solver.ask(task) for task in tasks]
-    rates: dict[float, list[float]] = {}
-    for temperature, n in ((0.0, 1), (1.0, config.evaluation.samples)):
-        right = [0] * len(tasks)
-        with phase("probe", len(tasks) * n) as progress:
-            talk = policy.converse(
-                seed=(config.seed, 0, PHASES.index("probe")), temperature=temperature, stop=solver.style.stop,
-                progress=progress,
+    def programs(self) -> set[str]:
+        """Keys of the programs that the buffer must never take, whatever their inputs."""
+        return {program_key(task) for task in self.tasks}
+
+    def measure(self) -> Score:
+        """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
+        greedy = self._solve_rates(0.0, 1)
+        sampled = self._solve_rates(1.0, self.config.evaluation.samples)
+        self.solver.forget()
+        return Score(self._by_kind(greedy), self._by_kind(sampled))
+
+    def _solve_rates(self, temperature: float, n: int) -> list[float]:
+        """The share of n solutions of each task that are right."""
+        right = [0] * len(self.tasks)
+        with self.phase("probe", len(self.tasks) * n) as progress:
+            session = self.policy.generate(
+                seed=(self.config.seed, 0, PHASES.index("probe")), temperature=temperature,
+                stop=self.solver.style.stop, progress=progress,
             )  # fmt: skip
-            talk.ask(prompts, n, max_tokens=config.sampling.solve_tokens)
-            pending = [(i, solver.judge(rollout)) for i, _, rollout in talk]
+            prompts = [self.solver.ask(task) for task in self.tasks]
+            session.submit(prompts, n, max_tokens=self.config.sampling.solve_tokens)
+            pending = [(i, self.solver.judge(rollout)) for i, _, rollout in session]
         for i, verdict in pending:
             right[i] += verdict().correct
-        rates[temperature] = [count / n for count in right]
-    solver.forget()
-    parts = []
-    for temperature in (0.0, 1.0):
-        part: dict[Kind, list[float]] = {}
-        for task, rate in zip(tasks, rates[temperature], strict=True):
-            part.setdefault(task.kind, []).append(rate)
-        parts.append(part)
-    return Score(*parts)
+        return [count / n for count in right]
+
+    def _by_kind(self, rates: Sequence[float]) -> dict[Kind, list[float]]:
+        found: dict[Kind, list[float]] = {}
+        for task, rate in zip(self.tasks, rates, strict=True):
+            found.setdefault(task.kind, []).append(rate)
+        return found
 
 
 def half_width(values: Sequence[float]) -> float:

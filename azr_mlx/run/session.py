@@ -1,285 +1,349 @@
-"""From a configuration to a run: where it lives, what it resumes, who takes part, and how it ends.
+"""A run from its configuration to its last screen: seed, evaluate, step, log, keep, end.
 
-The order matters: the executor is started before MLX is imported, because a process must not fork once Metal is in use
-and because MLX lowers the limits that the executor's children inherit.
+The order of the start matters: the executor is started before MLX is imported, because a process must not fork once
+Metal is in use and because MLX lowers the limits that the executor's children inherit.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import shlex
 import shutil
-import signal
 import sys
 import time
-from contextlib import ExitStack
-from dataclasses import replace
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from azr_mlx import __version__, config, paths
+from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
-from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder, choose
+from azr_mlx.run.interrupt import Interrupt, Interrupted
+from azr_mlx.versions import result_versions
 
+if TYPE_CHECKING:  # importing these imports MLX
+    from azr_mlx.model.policy import Policy
+    from azr_mlx.run.held_out import HeldOut, Score
+    from azr_mlx.run.tracker import Tracker
+    from azr_mlx.trainer import Trainer
+    from azr_mlx.types import Step
 
-class Interrupt:
-    """Ctrl-C and SIGTERM as a flag: the first one stops the run at the next safe place, the second one at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        sys.stderr.write("\nstopping: the step under way is given up, everything before it is saved ...\n")
-
-    def check(self) -> None:
-        from azr_mlx.run.tracker import Interrupted
-
-        if self.asked:
-            raise Interrupted
+UPDATES_LOST = 3  # steps in a row whose gradient is not finite after which a run ends
 
 
 def train(
     settings: config.Config, *, run_dir: Path | None = None, resume: str | None = None, quiet: bool = False
 ) -> int:
     """Run self-play to its end, or until it is interrupted; returns the exit code (0, or 130 when interrupted)."""
-    run = choose_run(settings, run_dir, resume)
+    folder = choose(settings, run_dir, resume)
     with ExitStack() as stack:
-        stack.enter_context(checkpoint.lock(run))
-        saved = _saved_config(run)
-        start = checkpoint.latest(run) if resume is not None else None
+        stack.enter_context(folder.lock())
+        saved = folder.settings()
+        start = folder.latest() if resume is not None else None
         if saved is not None and resume is not None:
-            _check_changes(saved, settings, run)
-        executor = stack.enter_context(_executor(settings))
-        return _play(settings, run, start, executor, quiet)
+            _check_changes(saved, settings, folder)
+        executor = stack.enter_context(_start_executor(settings))
+        return Session.open(settings, folder, executor, start, quiet=quiet).run()
 
 
-def choose_run(settings: config.Config, run_dir: Path | None, resume: str | None) -> Path:
-    """The folder of a run. A fresh run never touches an older one: it takes the next free name. Raises UsageError."""
-    folder = run_dir or paths.checkpoints() / settings.name
-    if resume is None:
-        number = 2
-        while folder.exists() and any(folder.glob("*.jsonl")) | any(folder.glob("step-*")):
-            if run_dir is not None:
-                raise UsageError(
-                    f"{run_dir} holds a run already: go on with --resume {run_dir}, or name another folder"
-                )
-            folder = paths.checkpoints() / f"{settings.name}-{number}"
-            number += 1
-        return folder
-    if resume != "auto":
-        folder = Path(resume)
-        if checkpoint.STEP.fullmatch(folder.name):
-            raise UsageError(f"resume from the run folder {folder.parent}, not from one of its checkpoints")
-        if not folder.is_dir():
-            raise UsageError(f"--resume {resume}: there is no such run folder")
-    elif run_dir is None:
-        family = [path for path in paths.checkpoints().glob(f"{settings.name}*") if (path / "config.yaml").is_file()]
-        family = [
-            path for path in family if path.name.removeprefix(settings.name).lstrip("-").isdigit() or path == folder
-        ]
-        folder = max(family, key=lambda path: (path / "config.yaml").stat().st_mtime, default=folder)
-        return folder
-    if checkpoint.latest(folder) is None and not (folder / "config.yaml").is_file():
-        raise UsageError(f"{folder} has no checkpoint to resume from")
-    return folder
+@dataclass
+class RunState:
+    """What a run knows beside its policy, its buffer and its baselines. Travels in a checkpoint's state.json."""
+
+    step: int = 0  # steps that are done
+    seconds: float = 0.0  # of training, in all processes
+    best: dict[str, Any] | None = None  # step and held-out score of the best policy so far
+    before: dict[str, Any] | None = None  # the held-out score before the first step
+    wandb: str | None = None  # identity of the W&B run
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside its step."""
+        return {"seconds": self.seconds, "best": self.best, "before": self.before, "wandb": self.wandb}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.step = int(saved["step"])
+        for name in self.saved():
+            setattr(self, name, saved.get(name, getattr(self, name)))
 
 
-def _saved_config(run: Path) -> config.Config | None:
-    return config.load(run / "config.yaml") if (run / "config.yaml").is_file() else None
+@dataclass
+class Session:
+    """One process's part of a run: everybody who takes part, and what happens from the first step to the last."""
 
+    settings: config.Config
+    folder: RunFolder
+    policy: Policy
+    trainer: Trainer
+    held_out: HeldOut
+    executor: Executor
+    tracker: Tracker
+    interrupt: Interrupt
+    state: RunState
+    resumed: bool
+    clock: Callable[[], float] = time.monotonic  # seconds
+    updates_lost: int = 0  # steps in a row whose gradient was not finite
 
-def _check_changes(saved: config.Config, settings: config.Config, run: Path) -> None:
-    """Say what a resumed run changes. Raises UsageError for what would make it another run."""
-    changed = [(key, old, new) for key, old, new in config.diff(saved, settings) if key != "name"]
-    fixed = [f"{key} ({old!r}, now {new!r})" for key, old, new in changed if key not in config.RESUMABLE]
-    if fixed:
-        raise UsageError(f"{run} cannot go on with another {'; '.join(fixed)}: start a new run, or leave it as it was")
-    for key, old, new in changed:
-        sys.stderr.write(f"resuming with {key} = {new!r} (it was {old!r})\n")
+    # The start --------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def open(
+        cls, settings: config.Config, folder: RunFolder, executor: Executor, start: Path | None, *, quiet: bool
+    ) -> Session:
+        """Load the policy, build everybody else around it, and put a checkpoint back if there is one (`start`)."""
+        from azr_mlx.model import device
+        from azr_mlx.model.policy import Policy
+        from azr_mlx.run import checkpoint
+        from azr_mlx.run.held_out import HeldOut, tasks_for
+        from azr_mlx.run.tracker import Tracker
+        from azr_mlx.selfplay.prompts import make_style
+        from azr_mlx.selfplay.proposer import Proposer
+        from azr_mlx.selfplay.solver import Solver
+        from azr_mlx.selfplay.task_buffer import Buffer
+        from azr_mlx.trainer import Trainer
 
-def _executor(settings: config.Config) -> Executor:
-    dials = settings.executor
-    limits = Limits(wall_seconds=dials.wall_seconds, cpu_seconds=dials.cpu_seconds, memory_mb=dials.memory_mb)
-    try:
-        return Executor(dials.level, limits, workers=dials.workers)
-    except SandboxUnavailable as error:
-        raise AzrError(str(error)) from None
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on."""
-    found = {"azr_mlx": __version__, "python": sys.version.split()[0]}
-    for package in ("mlx", "mlx-lm", "numpy", "transformers", "scipy-openblas32"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _play(settings: config.Config, run: Path, start: Path | None, executor: Executor, quiet: bool) -> int:
-    from azr_mlx import trainer
-    from azr_mlx.model import device
-    from azr_mlx.model.policy import Policy
-    from azr_mlx.run import held_out, metrics
-    from azr_mlx.run.tracker import Interrupted, Tracker
-    from azr_mlx.selfplay.prompts import make_style
-    from azr_mlx.selfplay.proposer import Proposer
-    from azr_mlx.selfplay.solver import Solver
-    from azr_mlx.selfplay.task_buffer import Buffer
-    from azr_mlx.types import Kind
-
-    interrupt = Interrupt()
-    tracker = Tracker(run, settings, quiet=quiet, stop=interrupt.check)
-    policy = Policy.load(
-        settings.model, settings.lora, settings.optim, settings.sampling, settings.loss,
-        seed=settings.seed, total_steps=settings.steps,
-    )  # fmt: skip
-    profile = device.prepare()
-    style = make_style(
-        settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
-        render=policy.render_chat,
-    )  # fmt: skip
-    tasks = held_out.tasks_for(settings, policy.folder)
-    buffer = Buffer(settings.buffer.capacity, held_out.programs(tasks), settings.buffer.per_program)
-    solver = Solver(style, executor)
-    game = trainer.Game(
-        settings, policy, Proposer(style, executor, settings.tasks), solver, buffer, phase=tracker.phase
-    )
-    state: dict[str, Any] = {"seconds": 0.0, "best": None, "before": None, "wandb": None}
-    if start is not None:
-        state |= checkpoint.load(start, policy, buffer, game.running)
-        tracker.say(f"resuming {run} after step {state['step']}")
-    with checkpoint.plain_errors(f"run folder {run}"):
-        checkpoint.write_text(run / "config.yaml", config.dump(replace(settings, name=run.name)))
-        checkpoint.write_text(run / "versions.json", json.dumps(versions() | {"device": profile.device_name}, indent=1))
-    first = int(state.get("step", 0))
-    tracker.rewind(first)
-    tracker.say(f"run {paths.shown(run)}   model {settings.model.id}   {profile.name}: {profile.device_name}")
-    tracker.say(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
-    for note in profile.notes:
-        tracker.say(f"note: {note}")
-    state["wandb"] = tracker.start_wandb(config.flatten(settings), state["wandb"])
-
-    def keep(step: int) -> Path:
-        where = checkpoint.save(
-            run, step, policy, buffer, game.running, {k: v for k, v in state.items() if k != "step"}
+        interrupt = Interrupt()
+        tracker = Tracker(folder, settings, quiet=quiet, stop=interrupt.check)
+        policy = Policy.load(
+            settings.model, settings.lora, settings.optim, settings.sampling, settings.loss,
+            seed=settings.seed, total_steps=settings.steps,
+        )  # fmt: skip
+        profile = device.prepare()
+        style = make_style(
+            settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
+            render=policy.render_chat,
+        )  # fmt: skip
+        solver = Solver(style, executor)
+        held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase)
+        buffer = Buffer(settings.buffer.capacity, held_out.programs(), settings.buffer.per_program)
+        proposer = Proposer(style, executor, settings.tasks)
+        trainer = Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
+        state = RunState()
+        if start is not None:
+            state.restore(checkpoint.load(start, policy, buffer, trainer.running))
+            tracker.print(f"resuming {folder} after step {state.step}")
+        folder.write_settings(replace(settings, name=folder.name), result_versions() | {"device": profile.device_name})
+        tracker.rewind(state.step)
+        tracker.print(
+            f"run {paths.shown(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"
         )
-        best = state["best"]["step"] if state["best"] else None
-        checkpoint.prune(run, settings.checkpoint.keep, best)
+        tracker.print(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
+        for note in profile.notes:
+            tracker.print(f"note: {note}")
+        state.wandb = tracker.start_wandb(config.flatten(settings), state.wandb)
+        session = cls(
+            settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None
+        )
+        session.remember()
+        return session
+
+    # The run, as it is read -------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Seed, evaluate, step, log, keep, end; returns the exit code."""
+        try:
+            with self.interrupt.installed(), self.saved_on_error():
+                if not self.resumed:
+                    self.seed()
+                    self.evaluate_before()
+                    self.keep()
+                while not self.over():
+                    scores = self.evaluate()
+                    with self.training_time():
+                        self.log(self.trainer.train_step(self.state.step), scores)
+                    if self.state.step % self.settings.checkpoint.every == 0:
+                        self.keep()
+                kept = self.keep()
+        except KeyboardInterrupt:  # asked twice: what is half done may not be saved
+            self.tracker.print(f"stopped at once; the newest checkpoint is {self.folder.latest() or 'none'}")
+            return 130
+        except Interrupted:
+            self.stop()
+            return 130
+        except ExecutorFailed as error:  # the step at hand cannot be judged; those before it are whole
+            self.tracker.print(f"stopped: {error}")
+            self.stop()
+            return error.exit_code
+        finally:
+            self.tracker.close()
+        self.end(kept)
+        return 0
+
+    def seed(self) -> None:
+        """Fill the buffer with first tasks."""
+        self.tracker.print("seeding: the model proposes, nothing is learned yet")
+        refused = self.trainer.seed()
+        sizes = ", ".join(f"{len(self.trainer.buffer.tasks(kind))} {kind}" for kind in self.trainer.kinds)
+        common = ", ".join(f"{why} {n}" for why, n in sorted(refused.items(), key=lambda item: -item[1])[:4])
+        self.tracker.print(f"seeds: {sizes}" + (f"   refused: {common}" if common else ""))
+        self.remember()
+
+    def evaluate_before(self) -> None:
+        """The held-out score that everything later is compared with."""
+        if self.held_out.tasks:
+            score = self.held_out.measure()
+            self.state.before = score.state()
+            self.tracker.print(score.line("before"))
+        self.tracker.seconds.clear()
+
+    def over(self) -> bool:
+        limit = 60.0 * self.settings.minutes
+        return self.state.step >= self.settings.steps or bool(limit and self.state.seconds >= limit)
+
+    def evaluate(self) -> dict[str, float]:
+        """In-run evaluation of the policy before the next step, when it is due; its metrics. Keeps the best policy."""
+        every, step = self.settings.evaluation.every, self.state.step
+        if not (self.held_out.tasks and every and step and step % every == 0):
+            return {}
+        score = self.held_out.measure()
+        scores = score.row()
+        self.tracker.print(score.line(f"after {step} steps"))
+        if self.settings.evaluation.bench:
+            from azr_mlx.evaluation.run import evaluate_slice
+
+            bench, few = self.settings.evaluation.bench, self.settings.evaluation.bench_limit
+            scores |= evaluate_slice(self.policy, self.executor, bench, few, model=self.settings.model.id)
+        self.keep_best(score)
+        return scores
+
+    def log(self, step: Step, scores: dict[str, float]) -> None:
+        """A step is over: its metrics, its line on the console, and what is remembered of it.
+
+        Raises AzrError when the gradient was not finite in several steps in a row: nothing is learned any more.
+        """
+        from azr_mlx.model import device
+        from azr_mlx.run import metrics
+
+        row = metrics.row(step, self.known_programs, {k: len(self.trainer.buffer.tasks(k)) for k in self.trainer.kinds})
+        memory = device.memory()
+        sizes = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
+        device.clear_cache()
+        self.tracker.log_step(step, row | scores, sizes)
+        for message in self.executor.take_messages():
+            self.tracker.print(f"executor, mended: {message}")
+        self.state.step += 1
+        self.remember()
+        self.updates_lost = 0 if math.isfinite(step.update.grad_norm) else self.updates_lost + 1
+        if self.updates_lost >= UPDATES_LOST:
+            raise AzrError(
+                f"the gradient was not finite in {UPDATES_LOST} steps in a row, which were skipped: go on from an "
+                "earlier checkpoint with a lower optim.lr, or with model.dtype=float32"
+            )
+
+    # What is kept -----------------------------------------------------------------------------------------------
+
+    def remember(self) -> None:
+        """What is saved when a later step is given up, and what is known before the next one."""
+        from azr_mlx.run import metrics
+        from azr_mlx.types import Kind
+
+        buffer = self.trainer.buffer
+        self.remembered = buffer.snapshot(), self.trainer.running.snapshot()
+        self.updates = self.policy.updates
+        self.known_programs = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
+
+    def keep(self) -> Path:
+        """Write a checkpoint of the steps that are done, and delete those that are not wanted any more."""
+        from azr_mlx.run import checkpoint
+
+        where = checkpoint.save(
+            self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved()
+        )
+        self.folder.prune(self.settings.checkpoint.keep, self.state.best["step"] if self.state.best else None)
         return where
 
-    old_handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    done, spent = first, float(state["seconds"])
-    remembered = buffer.snapshot(), game.running.snapshot()
-    try:
-        if start is None:
-            tracker.say("seeding: the model proposes, nothing is learned yet")
-            refused = game.seed()
-            sizes = ", ".join(f"{len(buffer.tasks(kind))} {kind}" for kind in game.kinds)
-            common = ", ".join(f"{why} {n}" for why, n in sorted(refused.items(), key=lambda item: -item[1])[:4])
-            tracker.say(f"seeds: {sizes}" + (f"   refused: {common}" if common else ""))
-            if tasks:
-                state["before"] = held_out.measure(policy, solver, tasks, settings, tracker.phase).state()
-                tracker.say(_probe_line("before", held_out.Score.from_state(state["before"])))
-            remembered = buffer.snapshot(), game.running.snapshot()
-            keep(0)
-            tracker.seconds.clear()
-        limit = 60.0 * settings.minutes
-        for step in range(first, settings.steps):
-            if limit and spent >= limit:
-                break
-            scores: dict[str, float] = {}
-            if tasks and settings.evaluation.every and step and step % settings.evaluation.every == 0:
-                score = held_out.measure(
-                    policy, solver, tasks, settings, tracker.phase
-                )  # of the policy before this step
-                scores = score.row()
-                tracker.say(_probe_line(f"after {step} steps", score))
-                if settings.evaluation.bench:
-                    from azr_mlx.evaluation.command import evaluate_slice
+    def keep_best(self, score: Score) -> None:
+        """Keep the policy of this step if it is the best so far."""
+        if self.state.best is None or score.mean > self.state.best["score"]:
+            self.state.best = {"step": self.state.step, "score": score.mean}
+            self.keep()
 
-                    bench, few = settings.evaluation.bench, settings.evaluation.bench_limit
-                    scores |= evaluate_slice(policy, executor, bench, few, model=settings.model.id)
-                if state["best"] is None or score.mean > state["best"]["score"]:
-                    state["best"] = {"step": step, "score": score.mean}
-                    keep(step)
-            began = time.monotonic()  # `minutes` are of training: evaluations come on top
-            known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
-            happened = game.play(step)
-            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})
-            memory = device.memory()
-            sizes_now = {"active": memory.active, "peak": happened.update.peak_memory, "cache": memory.cache}
-            device.clear_cache()
-            tracker.tell(happened, row | scores, sizes_now)
-            for message in executor.take_messages():
-                tracker.say(f"executor, mended: {message}")
-            done, remembered = step + 1, (buffer.snapshot(), game.running.snapshot())
-            spent += time.monotonic() - began
-            state["seconds"] = spent
-            if done % settings.checkpoint.every == 0:
-                keep(done)
-        kept = keep(done)
-    except KeyboardInterrupt:  # asked twice: what is half done may not be saved
-        tracker.say(f"stopped at once; the newest checkpoint is {checkpoint.latest(run) or 'none'}")
-        return 130
-    except (Interrupted, ExecutorFailed) as stop:
-        code = 130
-        if isinstance(stop, ExecutorFailed):  # the step at hand cannot be judged; those before it are whole
-            tracker.say(f"stopped: {stop}")
-            code = stop.exit_code
-        buffer.restore(remembered[0])
-        game.running.restore(remembered[1])
-        if start is None and done == 0 and checkpoint.latest(run) is None:
-            tracker.say("stopped before the first step: nothing to save")
-            return code
-        kept = keep(done)
-        tracker.rewind(done)
-        tracker.say(f"saved {kept}; go on with: {program('azr')} train --resume {paths.shown(run)}")
-        return code
-    finally:
-        for number, handler in old_handlers.items():
-            signal.signal(number, handler)
-        tracker.close()
-    tracker.say(f"{done} steps in {spent / 60:.1f} minutes; {paths.shown(kept)}")
-    _finish(settings, run, policy, solver, tasks, tracker, state)
-    return 0
+    @contextmanager
+    def training_time(self) -> Iterator[None]:
+        """Count a step's seconds: `minutes` are of training, evaluations come on top."""
+        began = self.clock()
+        yield
+        self.state.seconds += self.clock() - began
 
+    @contextmanager
+    def saved_on_error(self) -> Iterator[None]:
+        """Whatever goes wrong, the steps that are done are saved, unless the policy is half updated already."""
+        try:
+            yield
+        except (Interrupted, ExecutorFailed):
+            raise  # `stop` saves
+        except Exception:
+            latest = self.folder.latest()
+            seeded = self.resumed or latest is not None
+            if seeded and latest != self.folder.checkpoint(self.state.step) and self.policy.updates == self.updates:
+                self.give_up_step()
+                with suppress(AzrError):  # such as a full disk, which may be what went wrong
+                    self.tracker.print(f"saved {self.keep()}; go on with: {self.how_to_go_on()}")
+            raise
 
-def _finish(settings: config.Config, run: Path, policy: Any, solver: Any, tasks: Any, tracker: Any, state: Any) -> None:
-    """The last screen: curves, the table before and after, what to do next."""
-    from azr_mlx.run import held_out
+    # The end ----------------------------------------------------------------------------------------------------
 
-    tracker.curves()
-    if tasks and state["before"] is not None:
-        before = held_out.Score.from_state(state["before"])
-        after = held_out.measure(policy, solver, tasks, settings, tracker.phase)
-        tracker.table(
-            held_out.compare(before, after), f"{len(tasks)} held-out tasks, {settings.evaluation.samples} samples each"
+    def give_up_step(self) -> None:
+        """Forget what the step under way has put into buffer and baselines."""
+        content, moments = self.remembered
+        self.trainer.buffer.restore(content)
+        self.trainer.running.restore(moments)
+
+    def stop(self) -> None:
+        """Give up the step under way, save those before it, say how to go on."""
+        self.give_up_step()
+        if not self.resumed and self.state.step == 0 and self.folder.latest() is None:
+            self.tracker.print("stopped before the first step: nothing to save")
+            return
+        kept = self.keep()
+        self.tracker.rewind(self.state.step)
+        self.tracker.print(f"saved {kept}; go on with: {self.how_to_go_on()}")
+
+    def how_to_go_on(self) -> str:
+        return f"{program('azr')} train --resume {paths.shown(self.folder.path)}"
+
+    def end(self, kept: Path) -> None:
+        """The last screen: curves, the table before and after, the report, what to do next."""
+        tracker, minutes = self.tracker, self.state.seconds / 60
+        tracker.print(f"{self.state.step} steps in {minutes:.1f} minutes; {paths.shown(kept)}")
+        tracker.print_curves()
+        self.evaluate_after()
+        report = None
+        if self.settings.tracking.report:
+            from azr_mlx.report import write
+
+            report = write(self.folder.path)
+            tracker.print(f"look:     open {paths.shown(report)} in a browser")
+        self.print_next_steps()
+        tracker.publish(report)
+
+    def evaluate_after(self) -> None:
+        """The held-out score after the run beside the one before it."""
+        if not self.held_out.tasks or self.state.before is None:
+            return
+        from azr_mlx.run.held_out import Score, compare
+
+        before, after = Score.from_state(self.state.before), self.held_out.measure()
+        samples = self.settings.evaluation.samples
+        self.tracker.print_table(
+            compare(before, after), f"{len(self.held_out.tasks)} held-out tasks, {samples} samples each"
         )
-        result = {"before": before.state(), "after": after.state(), "seconds": state["seconds"], "versions": versions()}
-        with checkpoint.plain_errors(f"result of {run}"):
-            checkpoint.write_text(run / "probe.json", json.dumps(result) + "\n")
-    if settings.tracking.report:
-        from azr_mlx import report
+        result = {"before": before.state(), "after": after.state(), "seconds": self.state.seconds}
+        self.folder.write_held_out(result | {"versions": result_versions()})
 
-        tracker.say(f"look:     open {paths.shown(report.write(run))} in a browser")
-    latest = checkpoint.latest(run)
-    azr, model, newest = program("azr"), settings.model.id, paths.shown(latest) if latest else ""
-    prompt = "def f(a):" if settings.model.style != "chat" else "Write a Python function that adds two numbers."
-    tracker.say(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-    tracker.say(f"export:   {azr} export {paths.shown(run)}")
-    tracker.say(
-        f"use it:   {program('mlx_lm.generate')} --model {model} --adapter-path {newest} --prompt {shlex.quote(prompt)}"
-    )
+    def print_next_steps(self) -> None:
+        latest = self.folder.latest()
+        azr, model, newest = program("azr"), self.settings.model.id, paths.shown(latest) if latest else ""
+        prompt = (
+            "def f(a):" if self.settings.model.style != "chat" else "Write a Python function that adds two numbers."
+        )
+        generate = f"{program('mlx_lm.generate')} --model {model} --adapter-path {newest}"
+        self.tracker.print(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
+        self.tracker.print(f"export:   {azr} export {paths.shown(self.folder.path)}")
+        self.tracker.print(f"use it:   {generate} --prompt {shlex.quote(prompt)}")
 
 
 def program(name: str) -> str:
@@ -288,6 +352,22 @@ def program(name: str) -> str:
     return name if shutil.which(name) == str(mine) else paths.shown(mine)
 
 
-def _probe_line(label: str, score: Any) -> str:
-    kinds = ", ".join(f"{kind} {100 * sum(rates) / len(rates):.1f} %" for kind, rates in score.sampled.items())
-    return f"probe {label}: {100 * score.mean:.1f} % at temperature 1 ({kinds}); greedy {100 * score.greedy_mean:.1f} %"
+def _check_changes(saved: config.Config, settings: config.Config, folder: RunFolder) -> None:
+    """Say what a resumed run changes. Raises UsageError for what would make it another run."""
+    changed = [(key, old, new) for key, old, new in config.diff(saved, settings) if key != "name"]
+    fixed = [f"{key} ({old!r}, now {new!r})" for key, old, new in changed if key not in config.RESUMABLE]
+    if fixed:
+        raise UsageError(
+            f"{folder} cannot go on with another {'; '.join(fixed)}: start a new run, or leave it as it was"
+        )
+    for key, old, new in changed:
+        sys.stderr.write(f"resuming with {key} = {new!r} (it was {old!r})\n")
+
+
+def _start_executor(settings: config.Config) -> Executor:
+    options = settings.executor
+    limits = Limits(wall_seconds=options.wall_seconds, cpu_seconds=options.cpu_seconds, memory_mb=options.memory_mb)
+    try:
+        return Executor(options.level, limits, workers=options.workers)
+    except SandboxUnavailable as error:
+        raise AzrError(str(error)) from None

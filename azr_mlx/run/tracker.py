@@ -1,13 +1,12 @@
 """What a run leaves behind and what one sees of it: metrics, rollouts, the console, Weights & Biases.
 
-The trainer tells; only this room formats. On a terminal a live panel shows the run (`tracker.panel`); piped, on a dumb
-terminal or into a file there is one aligned row of at most 80 columns a step.
+Only this module formats. On a terminal a live panel shows the run (`azr_mlx.run.console`); piped, on a dumb terminal
+or into a file there is one aligned row of at most 80 columns a step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections import defaultdict
@@ -21,8 +20,8 @@ from rich.table import Table
 
 from azr_mlx.config import Config
 from azr_mlx.run import metrics
-from azr_mlx.run.checkpoint import plain_errors, write_text
-from azr_mlx.run.console import LivePanel, View, draw, sparkline, star_of
+from azr_mlx.run.console import LivePanel, View, draw, highlight, sparkline
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.held_out import Line
 from azr_mlx.run.sinks import WandbRun
 from azr_mlx.types import Kind, Step
@@ -30,16 +29,12 @@ from azr_mlx.types import Kind, Step
 SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
 
-class Interrupted(Exception):
-    """The person asked the run to stop; raised at a safe place."""
-
-
 class Tracker:
     """Watches phases, writes a row a step. `stop` is asked often and raises Interrupted when the run must end."""
 
     def __init__(
         self,
-        run: Path,
+        run: RunFolder,
         config: Config,
         *,
         quiet: bool = False,
@@ -54,38 +49,23 @@ class Tracker:
         self.sampled_tokens = 0
         self.view = View(run.name, self._kinds(), config.steps, minutes=config.minutes)
         self._header_every = 25
-        self._told = 0
+        self._printed = 0
         self._alarmed: set[str] = set()
         self._wandb: WandbRun | None = None
         self._panel: LivePanel | None = None
         # A panel needs a terminal that can move its cursor; it is gone once the run is closed.
         self._can_draw = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.quiet
         self._closed = False
-        with plain_errors(f"run folder {run}"):
-            (run / "rollouts").mkdir(parents=True, exist_ok=True)
 
     # Files ------------------------------------------------------------------------------------------------------
 
     def rewind(self, step: int) -> None:
-        """Forget every row and rollout of `step` and later: they are about to be lived again."""
-        with plain_errors(f"run folder {self.run}"):
-            for name in ("metrics.jsonl", "timings.jsonl"):
-                path = self.run / name
-                rows = []
-                for line in path.read_text().splitlines() if path.exists() else ():
-                    with contextlib.suppress(ValueError):  # a line that a kill cut in two
-                        row = json.loads(line)
-                        if row["step"] < step:
-                            rows.append(line)
-                write_text(path, "".join(row + "\n" for row in rows))
-                if name == "timings.jsonl":
-                    self.view.spent = sum(json.loads(row).get("seconds/step", 0.0) for row in rows)
-            self.view.done, self.view.rows = step, _joined(self.run)
-            for path in (self.run / "rollouts").glob("step-*.jsonl*"):
-                if int(path.name.removeprefix("step-").split(".")[0]) >= step:
-                    path.unlink()
+        """Forget every row and rollout of `step` and later: they are about to be made again."""
+        self.run.rewind(step)
+        self.view.done, self.view.rows = step, self.run.rows()
+        self.view.spent = sum(row.get("seconds/step", 0.0) for row in self.view.rows)
 
-    def tell(self, step: Step, row: dict[str, Any], memory: dict[str, int]) -> None:
+    def log_step(self, step: Step, row: dict[str, Any], memory: dict[str, int]) -> None:
         """A step is over: write its metrics, timings and rollouts, show its line."""
         timing: dict[str, Any] = {"step": step.number}
         timing |= {f"seconds/{name}": round(value, 4) for name, value in sorted(self.seconds.items())}
@@ -93,16 +73,13 @@ class Tracker:
         sampling = self.seconds["write"]
         timing["tokens_per_second"] = round(self.sampled_tokens / sampling, 1) if sampling else 0.0
         timing |= {f"memory/{name}": size for name, size in memory.items()}
-        with plain_errors(f"metrics of step {step.number}"):
-            if self.config.tracking.rollouts:
-                self._write_rollouts(step)
-            for name, content in (("metrics.jsonl", row), ("timings.jsonl", timing)):
-                with (self.run / name).open("a") as file:
-                    file.write(json.dumps(content) + "\n")
+        if self.config.tracking.rollouts:
+            self.run.write_rollouts(step.number, self._rollout_rows(step))
+        self.run.append(row, timing)
         self.view.rows.append({**row, **timing})
         self.view.done = step.number + 1
         self.view.spent += timing["seconds/step"]
-        self.view.star = star_of(step) or self.view.star
+        self.view.task = highlight(step) or self.view.task
         if self._panel is None:
             self._show(step, row, timing)
         self._watch()
@@ -119,17 +96,13 @@ class Tracker:
                 if self.console.quiet:
                     sys.stderr.write(f"alarm: {line}\n")
                 elif self._panel is None:
-                    self.say(f"alarm: {line}")
+                    self.print(f"alarm: {line}")
         self._alarmed = set(self.view.alarms)
 
     def _rollout_rows(self, step: Step) -> Iterator[dict[str, Any]]:
-        worth = {id(one): value for one, value in zip(step.trained, step.advantages, strict=True)}
+        weights = {id(one): value for one, value in zip(step.trained, step.advantages, strict=True)}
         for one in (*step.proposals, *step.attempts, *step.solutions):
-            yield metrics.rollout_row(one, worth.get(id(one)), step.number)
-
-    def _write_rollouts(self, step: Step) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self._rollout_rows(step))
-        write_text(self.run / "rollouts" / f"step-{step.number:06d}.jsonl", text)
+            yield metrics.rollout_row(one, weights.get(id(one)), step.number)
 
     # Phases -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +148,7 @@ class Tracker:
 
     # Console ----------------------------------------------------------------------------------------------------
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """One plain line. Model text must not come here. On a terminal prose is folded at words; a command is not, so
         that it can be copied whole."""
         fold = self.console.is_terminal and "--" not in text
@@ -184,20 +157,20 @@ class Tracker:
     def _show(self, step: Step, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
         kinds = self._kinds()
-        if self._told % self._header_every == 0:
+        if self._printed % self._header_every == 0:
             names = " ".join(f"{SHORT[kind]:>4}" for kind in kinds)
             width = 5 * len(kinds) - 1
-            self.say(
+            self.print(
                 f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "
                 f"{'time':>6}  {'mem':>5}"
             )
-            self.say(f"{'step':>5}  {names}  {names}  {'able':>6}  {'nats':>7}  {'per s':>6}  {'s':>6}  {'GB':>5}")
-        self._told += 1
+            self.print(f"{'step':>5}  {names}  {names}  {'able':>6}  {'nats':>7}  {'per s':>6}  {'s':>6}  {'GB':>5}")
+        self._printed += 1
         solve = " ".join(_percent(row.get(f"solve/{kind}")) for kind in kinds)
         valid = " ".join(_percent(row.get(f"valid/{kind}")) for kind in kinds)
         fresh = [one.solve_rate for one in step.proposals if one.solve_rate is not None]
         learnable = f"{sum(0 < rate < 1 for rate in fresh)}/{len(step.proposals)}"
-        self.say(
+        self.print(
             f"{step.number:>5}  {solve}  {valid}  {learnable:>6}  {row.get('entropy', float('nan')):>7.3f}  "
             f"{timing['tokens_per_second']:>6.0f}  {timing['seconds/step']:>6.1f}  "
             f"{timing.get('memory/peak', 0) / 1e9:>5.2f}"
@@ -206,7 +179,7 @@ class Tracker:
     def _kinds(self) -> list[Kind]:
         return [Kind(name) for name in self.config.tasks.kinds]
 
-    def table(self, lines: list[Line], title: str) -> None:
+    def print_table(self, lines: list[Line], title: str) -> None:
         """The before/after table."""
         table = Table(title=title, title_justify="left")
         for name in ("held-out tasks", "before", "after", "change (points)", "95 % interval"):
@@ -220,15 +193,15 @@ class Tracker:
             )  # fmt: skip
         self.console.print(table)
 
-    def curves(self) -> None:
+    def print_curves(self) -> None:
         """The run in lines of blocks: solve rates and length of answers (tokens) of each kind, entropy (nats)."""
-        rows = _joined(self.run)
+        rows = self.run.rows()
         room = max(10, min(60, self.console.width - 41))
         kinds = self._kinds()
         for name in [*(f"solve/{kind}" for kind in kinds), *(f"length/solve/{kind}" for kind in kinds), "entropy"]:
             values = [row[name] for row in rows if name in row]
             if len(values) > 1:
-                self.say(f"  {name:<22} {values[0]:>6.3g} {sparkline(values, room)} {values[-1]:.3g}")
+                self.print(f"  {name:<22} {values[0]:>6.3g} {sparkline(values, room)} {values[-1]:.3g}")
 
     # Weights & Biases -------------------------------------------------------------------------------------------
 
@@ -236,7 +209,7 @@ class Tracker:
         """Open (or go on with) a W&B run if the configuration asks for one; returns its id."""
         if not self.config.tracking.wandb:
             return None
-        self._wandb = WandbRun(self.run, self.config.tracking.wandb_project, resolved, run_id)
+        self._wandb = WandbRun(self.run.path, self.config.tracking.wandb_project, resolved, run_id)
         return self._wandb.identity
 
     def publish(self, report: Path | None) -> None:
@@ -254,18 +227,6 @@ class Tracker:
             if self.view.rows:
                 self.view.over = True
                 self.console.print(draw(self.view, self.console.width), soft_wrap=False)
-
-
-def _joined(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run so far, timings included; lines that a kill cut in two are left out."""
-    rows: dict[int, dict[str, Any]] = {}
-    for name in ("metrics.jsonl", "timings.jsonl"):
-        path = run / name
-        for line in path.read_text().splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                rows.setdefault(row["step"], {}).update(row)
-    return [rows[step] for step in sorted(rows)]
 
 
 def _percent(value: float | None) -> str:

@@ -32,7 +32,7 @@ def shuffle_rewards() -> None:
     from azr_mlx import trainer
     from azr_mlx.types import Role
 
-    real = trainer.advantages
+    real = trainer.advantages  # type: ignore[attr-defined]
     state = {"step": 0}
 
     def shuffled(scored: Any, dials: Any, running: Any) -> list[float]:
@@ -49,7 +49,7 @@ def shuffle_rewards() -> None:
                 mixed[i] = replace(scored[i], reward=reward)
         return real(mixed, dials, running)
 
-    trainer.advantages = shuffled
+    trainer.advantages = shuffled  # type: ignore[attr-defined]
 
 
 def propose_from_grammar() -> None:
@@ -69,7 +69,7 @@ def propose_from_grammar() -> None:
             tasks.append(Task(kind, program.source, tuple(cases) if hint else (cases[0],), hint, step))
         return tasks
 
-    trainer.Game.draw = draw
+    trainer.Trainer.drawn_tasks = draw  # type: ignore[method-assign]
 
 
 def probe_every_kind() -> None:
@@ -83,7 +83,7 @@ def probe_every_kind() -> None:
     def tasks_for(settings: Any, folder: Path | None) -> Any:
         return real(config.with_values(settings, {"tasks.kinds": tuple(map(str, Kind))}), folder)
 
-    held_out.tasks_for = tasks_for
+    held_out.tasks_for = tasks_for  # type: ignore[assignment]
 
 
 def allow_duplicates() -> None:
@@ -107,7 +107,7 @@ def train_all_weights() -> None:
         for layer in model.layers:
             layer.apply_to_modules(lambda _, module: module.unfreeze() if isinstance(module, nn.Linear) else None)
 
-    policy.linear_to_lora_layers = unfreeze
+    policy.linear_to_lora_layers = unfreeze  # type: ignore[attr-defined]
 
 
 CONDITIONS = {

@@ -27,7 +27,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from azr_mlx import config, paths  # noqa: E402
 from azr_mlx.report import run_data  # noqa: E402
-from azr_mlx.run import checkpoint, held_out  # noqa: E402
+from azr_mlx.run import held_out  # noqa: E402
+from azr_mlx.run.folder import RunFolder  # noqa: E402
 from azr_mlx.selfplay.task_buffer import program_key, read_tasks  # noqa: E402
 from azr_mlx.types import Kind, Task  # noqa: E402
 
@@ -138,7 +139,7 @@ def main() -> None:
                 cells.append(f"{fmean(known):.0f} {unit}".strip() if known else "")
             if any(cells):
                 print(f"| {kind} | {label} | {' | '.join(cells)} |")
-    kept = {run: last for run in args.runs if (last := checkpoint.latest(run)) is not None}
+    kept = {run: last for run in args.runs if (last := RunFolder(run).latest()) is not None}
     by_third: list[list[Task]] = [[], [], []]
     for story, last in zip(told, kept.values(), strict=True):
         length = len(story.rows)

@@ -20,7 +20,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 from azr_mlx import config  # noqa: E402
 from azr_mlx.executor import Executor  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
-from azr_mlx.run import checkpoint, held_out  # noqa: E402
+from azr_mlx.run import held_out  # noqa: E402
+from azr_mlx.run.folder import RunFolder  # noqa: E402
 from azr_mlx.selfplay.prompts import Compact  # noqa: E402
 from azr_mlx.selfplay.solver import Solver  # noqa: E402
 from azr_mlx.types import Kind, Task  # noqa: E402
@@ -63,7 +64,7 @@ def main() -> None:
             settings = config.load(str(run / "config.yaml"))
             policy = Policy.load(settings.model, settings.lora, settings.optim, settings.sampling, settings.loss)
             tasks = [task for task in held_out.tasks_for(settings, policy.folder) if task.kind is Kind.DEDUCTION]
-            last = checkpoint.latest(run)
+            last = RunFolder(run).latest()
             if last is None:
                 sys.exit(f"{run} has no checkpoint")
             if not found["before"]:

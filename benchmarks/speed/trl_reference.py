@@ -156,11 +156,11 @@ def main() -> None:
     parts: dict[str, Callable[[tuple[float, float]], float]] = {
         "rollouts": lambda took: took[0], "update": lambda took: took[1], "step": sum,
     }  # fmt: skip
-    for name, took in seconds.items():
+    for name, pairs in seconds.items():
         cells = []
         for part, of in parts.items():
-            value = statistics.median(map(of, took))
-            ratio = statistics.median(of(a) / of(b) for a, b in zip(took, seconds["TRL"], strict=True))
+            value = statistics.median(map(of, pairs))
+            ratio = statistics.median(of(a) / of(b) for a, b in zip(pairs, seconds["TRL"], strict=True))
             medians[f"{name}, {part}"] = {"seconds": value, "ratio": ratio}
             cells.append(f"{value:9.3f} {ratio:6.2f}")
         print(f"{name:10} {' '.join(cells)}")

@@ -55,7 +55,7 @@ def rollouts_of(prompts: int, group: int, prompt: int, tokens: int, ragged: bool
     return rollouts
 
 
-def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Row], chunk: int) -> None:
+def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Example], chunk: int) -> None:
     """One `nn.value_and_grad` over logits of all completion positions, `chunk` rows at a time."""
     total = None
     for start in range(0, len(rows), chunk):
@@ -75,7 +75,7 @@ def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Row
     mx.eval(policy.model.trainable_parameters(), optimizer.state)
 
 
-def mlx_lm_lora(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Row], prompts: int) -> None:
+def mlx_lm_lora(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Example], prompts: int) -> None:
     """What its train_grpo does after the rewards; it scores as many rows at a time as it has prompts."""
     distinct = list(dict.fromkeys(row.prompt for row in rows))
     (_, _, metrics), gradient = _grpo_value_and_grad(
@@ -116,18 +116,17 @@ def main() -> None:
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
     folder = str(models.folder(args.model, args.root))
-    policies, stock = {}, None
+    policies: dict[bool, Policy] = {}
     for keep in (True, False):
         optim = config.OptimConfig(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
-        policies[keep], stock = models.load_pair(
+        policies[keep], policy = models.load_pair(
             folder, config.LoraConfig(), optim, config.SamplingConfig(), config.LossConfig()
         )
-    policy = stock
     rollouts = rollouts_of(args.prompts, args.group, args.prompt, args.tokens, args.ragged)
     live = round(args.prompts * (1 - args.zero)) * args.group
     advantages = [(1.0 if i % 2 else -1.0) if i < live else 0.0 for i in range(len(rollouts))]
     rows = [
-        losses.Row(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), a)
+        losses.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), a)
         for r, a in zip(rollouts, advantages, strict=True)
     ]
     optimizer = optimizers.Adam(learning_rate=1e-5)

@@ -48,9 +48,9 @@ def main() -> int:
         "--reuse", action="store_true", help="take the other package's verdicts that are in --out already"
     )
     given = words.parse_args()
-    benchmark = evaluation.load(given.bench)
-    rows = evaluation.find(benchmark, given.data)
-    problems = evaluation.problems(benchmark, rows)[:: given.every]
+    benchmark = evaluation.load_benchmark(given.bench)
+    rows = evaluation.find_rows(benchmark, given.data)
+    problems = evaluation.problems_of(benchmark, rows)[:: given.every]
     samples = [
         {"task_id": problem.id, "completion": completion, "kind": kind}
         for number, problem in enumerate(problems)

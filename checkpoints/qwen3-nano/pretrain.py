@@ -73,6 +73,10 @@ CONFIG = {
 }
 
 
+Encoded = tuple[list[int], list[int], list[float]]  # token ids, the id to predict after each, its weight
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # the same of padded rows, each (rows, tokens)
+
+
 def write_tokenizer(out: Path, seed: int) -> None:
     """Train a byte-level BPE on generated text and save it the way transformers reads it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -104,7 +108,7 @@ def write_tokenizer(out: Path, seed: int) -> None:
     fast.save_pretrained(out)
 
 
-def encode(tokenizer: Any, lesson: grammar.Example, weight: float) -> tuple[list[int], list[int], list[float]]:
+def encode(tokenizer: Any, lesson: grammar.Example, weight: float) -> Encoded:
     """Token ids, the id to predict after each, and its weight in the loss (0 for text that is only read).
 
     After every written text the target is the end token, also where another turn follows.
@@ -130,14 +134,14 @@ def start_worker(path: str) -> None:
     _tokenizer = Tokenizer.from_file(path)
 
 
-def pool_of_batches(job: tuple[int, int, float, float, int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pool_of_batches(job: tuple[int, int, float, float, int]) -> list[Batch]:
     """Sixteen batches of about `batch_tokens` tokens: lessons of like length together, batches in random order."""
     seed, index, worked, deductions, batch_tokens = job
     rng = random.Random(f"{seed}/{index}")
     shares = [row[2] for row in MIX]
     rest = (1 - deductions) / (sum(shares) - shares[0])
     shares = [deductions, *(share * rest for share in shares[1:])]
-    lessons: list[tuple[list[int], list[int], list[float]]] = []
+    lessons: list[Encoded] = []
     while sum(len(lesson[0]) for lesson in lessons) < 16 * batch_tokens:
         role, kind, _, weight = rng.choices(MIX, shares)[0]
         lesson = grammar.example(rng, role, kind, pairs=PAIRS, references=REFERENCES, worked=worked)
@@ -145,12 +149,13 @@ def pool_of_batches(job: tuple[int, int, float, float, int]) -> list[tuple[np.nd
         if len(encoded[0]) <= LONGEST:
             lessons.append(encoded)
     lessons.sort(key=lambda lesson: len(lesson[0]))
-    batches, rows = [], []
-    for lesson in lessons:
-        if rows and (len(rows) + 1) * bucket(len(lesson[0])) > batch_tokens:
+    batches: list[Batch] = []
+    rows: list[Encoded] = []
+    for row in lessons:
+        if rows and (len(rows) + 1) * bucket(len(row[0])) > batch_tokens:
             batches.append(pad(rows))
             rows = []
-        rows.append(lesson)
+        rows.append(row)
     batches.append(pad(rows))
     rng.shuffle(batches)
     return batches
@@ -160,7 +165,7 @@ def bucket(length: int) -> int:
     return -(-length // 16) * 16
 
 
-def pad(rows: list[tuple[list[int], list[int], list[float]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pad(rows: list[Encoded]) -> Batch:
     length = bucket(max(len(row[0]) for row in rows))
     tokens, targets = np.zeros((2, len(rows), length), np.int32)
     weights = np.zeros((len(rows), length), np.float32)
@@ -190,7 +195,7 @@ def all_batches(
             index += 1
 
 
-def held_out_lessons(tokenizer: Any, count: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def held_out_lessons(tokenizer: Any, count: int) -> dict[str, Batch]:
     """Deduction on held-out programs with right answers: given at once (`direct`), and `worked` out first."""
     lessons: dict[str, list[Any]] = {"direct": [], "worked": []}
     for task in grammar.probe_tasks(1, count, PAIRS):
@@ -229,7 +234,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="adamw")
     parser.add_argument("--lr", type=float, default=0.003, help="of the matrices (muon) or of everything (adamw)")
-    parser.add_argument("--worked", type=float, default=0.0, help="share of deductions that are worked out line by line")
+    parser.add_argument("--worked", type=float, default=0.0, help="share of deductions worked out line by line")
     parser.add_argument("--deductions", type=float, default=MIX[0][2], help="share of deductions among the examples")
     parser.add_argument("--decay", type=float, default=0.3, help="last share of the steps in which the rate falls to 0")
     parser.add_argument("--grid", type=float, default=0.12, help="last share of the steps trained on the 4-bit grid")
@@ -242,8 +247,6 @@ def main() -> None:
 
     profile = device.prepare()
     device.blas_threads(1)  # of so small a model; two that wait for each other spin
-    from azr_mlx.model import cpu_kernels
-
     import mlx.core as mx
     import mlx.nn as nn
     import mlx.optimizers as optim
@@ -251,6 +254,8 @@ def main() -> None:
     from mlx_lm.models import qwen3
     from mlx_lm.utils import quantize_model
     from tokenizers import Tokenizer
+
+    from azr_mlx.model import cpu_kernels
 
     args.out.mkdir(parents=True, exist_ok=True)
     log_file = (args.log or args.out / "pretrain.log").open("a")
@@ -282,7 +287,7 @@ def main() -> None:
     schedule_end, falling = args.steps, args.decay * args.steps
 
     def rate(step: int) -> float:
-        return min(1.0, (step + 1) / 100, max(0.0, (schedule_end - step) / falling))
+        return float(min(1.0, (step + 1) / 100, max(0.0, (schedule_end - step) / falling)))
 
     small_lr = 0.004 if args.optimizer == "muon" else args.lr
     small = optim.AdamW(small_lr, betas=[0.9, 0.98], weight_decay=0.0, bias_correction=True)
@@ -339,7 +344,9 @@ def main() -> None:
         **{k: str(v) for k, v in vars(args).items()},
     )
     began, seen, running = time.time(), 0, 0.0
-    batches = all_batches(args.out / "tokenizer.json", args.seed, place, args.worked, args.deductions, args.batch_tokens)
+    batches = all_batches(
+        args.out / "tokenizer.json", args.seed, place, args.worked, args.deductions, args.batch_tokens
+    )
     for step, (place, (tokens, targets, weights)) in zip(range(start, args.steps), batches, strict=False):
         for part, base in ((big, args.lr), (small, small_lr)):
             part.learning_rate = base * rate(step)

@@ -170,8 +170,8 @@ def bench(tmp_path: Path):
     """Load one of the small benchmarks: (benchmark, problems by id)."""
 
     def make(name: str, **changes: Any) -> tuple[Benchmark, dict[str, Problem]]:
-        benchmark = evaluation.load(str(write_bench(tmp_path, name, **changes)))
-        found = evaluation.problems(benchmark, evaluation.find(benchmark))
+        benchmark = evaluation.load_benchmark(str(write_bench(tmp_path, name, **changes)))
+        found = evaluation.problems_of(benchmark, evaluation.find_rows(benchmark))
         return benchmark, {problem.id: problem for problem in found}
 
     return make

@@ -136,13 +136,13 @@ def test_a_chat_model_is_known_by_its_name(model: str, chat: bool) -> None:
     assert is_chat(model) is chat
 
 
-@pytest.mark.parametrize("name", evaluation.names())
+@pytest.mark.parametrize("name", evaluation.benchmark_names())
 def test_every_shipped_variant_fills_all_its_fields(name: str) -> None:
     fields = {
         "humaneval": "prompt entry_point", "evalplus": "prompt entry_point", "mbpp": "prompt tests first_test solution",
         "apps": "question starter format", "cruxeval": "code input output", "livecodebench": "question starter format",
     }  # fmt: skip
-    benchmark = evaluation.load(name)
+    benchmark = evaluation.load_benchmark(name)
     known = dict.fromkeys(fields[benchmark.format].split(), "x")
     for wording in (one for one in benchmark.prompts.values() if not one.style):
         for template in (wording.text, wording.prefill, wording.example):

@@ -136,7 +136,7 @@ class Parrot:
 
 
 def test_a_slice_within_training_gives_metrics(tmp_path: Path, executor: Executor) -> None:
-    from azr_mlx.evaluation.command import evaluate_slice
+    from azr_mlx.evaluation.run import evaluate_slice
 
     bench = str(write_bench(tmp_path, "humaneval"))
     policy = Parrot({"area": "\n    return math.pi * radius ** 2\n\ndef more():", "four_times": "\n    return ..."})

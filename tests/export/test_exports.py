@@ -114,7 +114,7 @@ def test_peft_holds_the_transposed_matrices_and_alpha(out: Path) -> None:
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 def test_a_streamed_file_is_what_fusing_in_memory_gives(dtype: str, make_run: MakeRun, tmp_path: Path) -> None:
     """W + scale (A B)^T, rounded once; in several files, with an index that names the file of each tensor."""
-    policy = exporter.load(exporter.find(make_run("untied", 1e-2)))
+    policy = exporter.running_policy(exporter.find_source(make_run("untied", 1e-2)))
     exporter.write_fused(policy, tmp_path, dtype, shard=50_000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     read = {name: mx.load(str(tmp_path / file))[name] for name, file in index["weight_map"].items()}
@@ -153,7 +153,7 @@ def test_packed_weights_are_expanded_as_they_are_computed_with(bases: dict[str, 
 
 def test_writing_needs_little_memory_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 MB of matrix are written with pieces of 1 MB in memory."""
-    monkeypatch.setattr("azr_mlx.export.pipeline.PIECE", 10**6)
+    monkeypatch.setattr("azr_mlx.export.fused.PIECE", 10**6)
     matrix = mx.zeros((10_000, 1_000))
     mx.eval(matrix)
     device.clear_cache()
@@ -170,7 +170,7 @@ def test_an_adapter_folder_without_a_run_is_exported_too(run: Path, tmp_path: Pa
     adapter.mkdir()
     for name in ("adapters.safetensors", "adapter_config.json"):
         shutil.copyfile(run / "step-000003" / name, adapter / name)
-    (written,) = exporter.export(exporter.find(adapter), ("peft",), tmp_path / "out")
+    (written,) = exporter.export_checkpoint(exporter.find_source(adapter), ("peft",), tmp_path / "out")
     assert written.check.good
 
 
@@ -211,41 +211,41 @@ def test_the_numbers_of_the_check_by_hand() -> None:
         return hidden
 
     base, running, other = ([mx.array([pair])] for pair in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]))
-    found = exporter.compare(base, running, other, same, same)
+    found = exporter.check_states(base, running, other, same, same)
     assert found.cosine == 0
     assert found.kl == pytest.approx(math.tanh(0.5))
     assert found.largest == 1
     assert found.agree == 0
     assert found.effect == pytest.approx(math.sqrt(0.5))
     assert not found.good
-    assert exporter.compare(base, running, running, same, same).good
+    assert exporter.check_states(base, running, running, same, same).good
 
 
 def test_a_small_divergence_is_measured_below_the_rounding_of_its_terms() -> None:
     """p = (1/2, 1/2), q off by d = 1e-4 in the logit: KL = d^2 / 8 = 1.25e-9, a hundred times below float32's 1e-7."""
-    found = exporter.compare(
+    found = exporter.check_states(
         [mx.zeros((1, 2))], [mx.zeros((1, 2))], [mx.array([[1e-4, 0.0]])], lambda h: h, lambda h: h
     )
     assert found.kl == pytest.approx(1.25e-9, rel=0.05)
 
 
 def test_the_check_sees_a_file_that_is_another_model(run: Path, out: Path, tmp_path: Path) -> None:
-    source = exporter.find(run)
-    policy = exporter.load(source)
+    source = exporter.find_source(run)
+    policy = exporter.running_policy(source)
     folder = Path(shutil.copytree(out / "hf", tmp_path / "hf"))
     tensors = mx.load(str(folder / "model.safetensors"))
     tensors["model.norm.weight"] = -tensors["model.norm.weight"]
     mx.save_safetensors(str(folder / "model.safetensors"), tensors)
-    token_rows = exporter.rows(policy, source)
-    assert exporter.measure(policy, token_rows, {"hf": out / "hf"})["hf"].good
-    assert not exporter.measure(policy, token_rows, {"hf": folder})["hf"].good
+    token_rows = exporter.check_rows(policy, source)
+    assert exporter.check_folders(policy, token_rows, {"hf": out / "hf"})["hf"].good
+    assert not exporter.check_folders(policy, token_rows, {"hf": folder})["hf"].good
 
 
 def test_the_check_leaves_the_policy_as_it_was(run: Path, out: Path) -> None:
-    source = exporter.find(run)
-    policy = exporter.load(source)
+    source = exporter.find_source(run)
+    policy = exporter.running_policy(source)
     before = tree_map(mx.array, policy.model.parameters())
-    exporter.measure(policy, exporter.rows(policy, source), {name: out / name for name in exporter.FORMATS})
+    exporter.check_folders(policy, exporter.check_rows(policy, source), {name: out / name for name in exporter.FORMATS})
     after = dict(tree_flatten(policy.model.parameters()))
     assert all(mx.array_equal(value, after[name]) for name, value in tree_flatten(before))
     assert {layer.scale for layer in policy._adapted()} == {policy.lora.scale}
@@ -257,7 +257,7 @@ def test_a_policy_that_computes_in_bfloat16_is_compared_in_float32_and_as_it_run
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("  dtype: auto", "  dtype: bfloat16"))
     assert "dtype: bfloat16" in (run / "config.yaml").read_text()
-    (written,) = exporter.export(exporter.find(run), ("hf",), tmp_path / "out")
+    (written,) = exporter.export_checkpoint(exporter.find_source(run), ("hf",), tmp_path / "out")
     assert written.check.cosine == pytest.approx(1.0, abs=1e-4)
     assert written.check.kl < 1e-6
     assert written.check.kl_as_run is not None
@@ -329,14 +329,14 @@ def test_a_disk_that_fills_while_it_is_written_leaves_nothing(
     def fail(*words: object) -> None:
         raise error
 
-    monkeypatch.setattr("azr_mlx.export.pipeline.write_safetensors", fail)
+    monkeypatch.setattr("azr_mlx.export.fused.write_safetensors", fail)
     assert "nothing was left behind" in refusal(run, "--out", tmp_path / "out", code=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_export_left_is_cleared_away(run: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.new/hf").mkdir(parents=True)
-    exporter.export(exporter.find(run), ("mlx",), tmp_path / "out")
+    exporter.export_checkpoint(exporter.find_source(run), ("mlx",), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -36,11 +36,11 @@ def exported(request, make_run: MakeRun, tmp_path_factory) -> tuple[Policy, Path
     """A running policy and the folder of all that was exported of it."""
     pytest.importorskip("torch", reason="torch is not installed: make hf-check installs it")
     base, std = request.param
-    source = exporter.find(make_run(base, std))
+    source = exporter.find_source(make_run(base, std))
     target = tmp_path_factory.mktemp("out") / "export"
-    written = exporter.export(source, ("mlx", "peft", "hf", "base"), target)
+    written = exporter.export_checkpoint(source, ("mlx", "peft", "hf", "base"), target)
     assert all(one.check.good for one in written)
-    return exporter.load(source), target
+    return exporter.running_policy(source), target
 
 
 def transformer(folder: Path):
@@ -133,7 +133,7 @@ def test_the_exported_tokenizer_reads_and_writes_as_the_policy_does(exported) ->
 
 def test_a_fused_model_in_shards_loads_in_transformers(make_run: MakeRun, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: make hf-check installs it")
-    policy = exporter.load(exporter.find(make_run("untied", 1e-2)))
+    policy = exporter.running_policy(exporter.find_source(make_run("untied", 1e-2)))
     exporter.write_fused(policy, tmp_path, shard=60_000)
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 3
     assert largest_difference(policy, transformer(tmp_path)) < 1e-3
@@ -142,12 +142,12 @@ def test_a_fused_model_in_shards_loads_in_transformers(make_run: MakeRun, tmp_pa
 def test_layers_that_have_no_adapter_get_none_in_peft(make_run: MakeRun, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: make hf-check installs it")
     run = make_run("untied", 1e-2, layers=2, keys=("self_attn.q_proj", "mlp.down_proj"))
-    source = exporter.find(run)
-    exporter.export(source, ("peft", "base"), tmp_path / "out")
+    source = exporter.find_source(run)
+    exporter.export_checkpoint(source, ("peft", "base"), tmp_path / "out")
     described = json.loads((tmp_path / "out/peft/adapter_config.json").read_text())
     assert described["layers_to_transform"] == [1, 2]
     assert described["target_modules"] == ["down_proj", "q_proj"]
-    assert largest_difference(exporter.load(source), peft_model(tmp_path / "out")) < 1e-3
+    assert largest_difference(exporter.running_policy(source), peft_model(tmp_path / "out")) < 1e-3
 
 
 # -- in mlx_lm, which needs no torch
@@ -160,9 +160,9 @@ def test_mlx_lm_generate_with_the_exported_adapter_writes_what_azr_writes(
     if base == "qwen2" and not qwen_vocabulary():
         # It would write ids that stand for nothing, which mlx_lm shows as "!" and others as nothing.
         pytest.skip("Qwen's vocabulary is not installed: make hf-check installs it")
-    source = exporter.find(make_run(base, 1e-2))
-    exporter.export(source, ("mlx", "hf"), tmp_path / "out")
-    policy = exporter.load(source)
+    source = exporter.find_source(make_run(base, 1e-2))
+    exporter.export_checkpoint(source, ("mlx", "hf"), tmp_path / "out")
+    policy = exporter.running_policy(source)
     (asked,) = prompts(1)
     ((rollout,),) = policy.sample_all([asked], 1, seed=(0,), max_tokens=32, temperature=0.0)
     ours = rollout.completion.text
@@ -178,8 +178,8 @@ def test_mlx_lm_generate_with_the_exported_adapter_writes_what_azr_writes(
 def test_a_checkpoint_folder_is_an_adapter_folder_already(make_run: MakeRun, bases: dict[str, Path]) -> None:
     from mlx_lm import load
 
-    source = exporter.find(make_run())
-    policy = exporter.load(source)
+    source = exporter.find_source(make_run())
+    policy = exporter.running_policy(source)
     model, _ = load(str(bases["qwen3"]), adapter_path=str(source.folder))
     tokens = mx.array([policy.encode(prompts(1)[0].text)])
     ours = policy.backbone.logits(policy.backbone.hidden(tokens))
@@ -188,7 +188,7 @@ def test_a_checkpoint_folder_is_an_adapter_folder_already(make_run: MakeRun, bas
 
 def test_an_exported_model_can_be_trained_on(make_run: MakeRun, tmp_path: Path) -> None:
     """The way out leads back in: a fused export is a full-precision model like any other."""
-    exporter.export(exporter.find(make_run("plain", 1e-2)), ("hf",), tmp_path / "out")
+    exporter.export_checkpoint(exporter.find_source(make_run("plain", 1e-2)), ("hf",), tmp_path / "out")
     policy = Policy.load(
         config.ModelConfig(id=str(tmp_path / "out/hf"), style="compact", group_size=32), config.LoraConfig(rank=2),
         config.OptimConfig(), config.SamplingConfig(), config.LossConfig(),

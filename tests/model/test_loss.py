@@ -35,7 +35,7 @@ def rows_of(policy, number=6):
         sampled = np.array(rollout.completion.logprobs, np.float32)
         near = [sampled + 0.15 * rng.normal(size=len(sampled)).astype(np.float32) for _ in range(3)]
         advantage = (-1) ** i * (1 + i / 3)
-        rows.append(losses.Row(rollout.prompt_tokens, rollout.completion.tokens, near[0], advantage, *near[1:]))
+        rows.append(losses.Example(rollout.prompt_tokens, rollout.completion.tokens, near[0], advantage, *near[1:]))
     return rows
 
 
@@ -177,7 +177,8 @@ def test_measures_by_hand():
 
 def test_micro_batches_keep_to_the_budget_and_hold_every_row_once():
     rows = [
-        losses.Row((0,) * p, (0,) * k, np.zeros(k), 1.0) for p, k in [(5, 5), (90, 30), (3, 2), (7, 3), (40, 1), (8, 2)]
+        losses.Example((0,) * p, (0,) * k, np.zeros(k), 1.0)
+        for p, k in [(5, 5), (90, 30), (3, 2), (7, 3), (40, 1), (8, 2)]
     ]
     packs = losses.micro_batches(rows, budget=50)
     assert sorted(i for pack in packs for i in pack.rows) == list(range(6))
@@ -186,8 +187,8 @@ def test_micro_batches_keep_to_the_budget_and_hold_every_row_once():
 
 def test_rows_of_one_prompt_are_packed_beside_each_other_and_the_prompt_counts_once():
     """Prompts 0 and 1 have four rows of 3 tokens each, prompt 2 has one: 5 + 4 * 3 = 17 tokens fit into 20."""
-    rows = [losses.Row((i % 2,) * 5, (7,) * 3, np.zeros(3), 1.0) for i in range(8)]
-    rows.append(losses.Row((2,) * 5, (7,) * 3, np.zeros(3), 1.0))
+    rows = [losses.Example((i % 2,) * 5, (7,) * 3, np.zeros(3), 1.0) for i in range(8)]
+    rows.append(losses.Example((2,) * 5, (7,) * 3, np.zeros(3), 1.0))
     packs = losses.micro_batches(rows, budget=20, share=True)
     assert packs == [losses.Pack((8,)), losses.Pack((0, 2, 4, 6), True), losses.Pack((1, 3, 5, 7), True)]
     split = losses.micro_batches(rows[:8], budget=12, share=True)
@@ -200,7 +201,7 @@ def test_logits_of_all_positions_never_exist(load, monkeypatch):
     """Peak extra memory of a gradient stays below one float32 (B, T, V) for a vocabulary that dwarfs the width."""
     policy = load("wide", rank=1)
     rollouts = policy.sample_all([prompt("one"), prompt("two")], 4, seed=(0,), max_tokens=40)
-    rows = [losses.Row(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
+    rows = [losses.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
             for group in rollouts for r in group]  # fmt: skip
     batch = losses.Batch.pad(rows)
     mx.eval(batch.tokens)

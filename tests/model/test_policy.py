@@ -70,12 +70,12 @@ def test_progress_counts_rows_and_tokens(load):
 def test_prompts_that_join_a_conversation_are_answered_as_if_asked_at_once(load):
     policy = load()
     at_once = policy.sample_all(PROMPTS, 2, seed=(4,), max_tokens=8)
-    talk = policy.converse(seed=(4,))
-    talk.ask(PROMPTS[:1], 2, max_tokens=8)
+    session = policy.generate(seed=(4,))
+    session.submit(PROMPTS[:1], 2, max_tokens=8)
     joined = {}
-    for number, sample, rollout in talk:
+    for number, sample, rollout in session:
         if not joined:
-            talk.ask(PROMPTS[1:], 2, max_tokens=8)
+            session.submit(PROMPTS[1:], 2, max_tokens=8)
         joined[number, sample] = rollout
     assert {(i, j): tokens(joined[i, j]) for i, j in joined} == {
         (i, j): tokens(rollout) for i, group in enumerate(at_once) for j, rollout in enumerate(group)
@@ -87,10 +87,10 @@ def tokens(rollout: types.Rollout) -> tuple[int, ...]:
 
 
 def test_two_prompts_of_one_conversation_never_share_their_draws(load):
-    talk = load().converse(seed=(4,))
-    talk.ask(PROMPTS[:1], max_tokens=2, names=[7])
+    session = load().generate(seed=(4,))
+    session.submit(PROMPTS[:1], max_tokens=2, names=[7])
     with pytest.raises(ValueError, match="twice"):
-        talk.ask(PROMPTS[1:2], max_tokens=2, names=[7])
+        session.submit(PROMPTS[1:2], max_tokens=2, names=[7])
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen2", "qwen3-untied", "llama"])

@@ -174,7 +174,7 @@ def test_draws_follow_the_distribution_in_one_level_and_in_two(size):
     uniforms = sampler.keyed_uniforms(np.arange(number, dtype=np.uint64), np.zeros(number, dtype=np.uint64))
     drawn, logprobs = [], []
     for part in np.array_split(uniforms, max(1, number * size // 10_000_000)):
-        t, lp = sampler.draw(mx.broadcast_to(mx.array(logits), (len(part), size)), mx.array(part), 1.0, 1.0)
+        t, lp = sampler.draw_tokens(mx.broadcast_to(mx.array(logits), (len(part), size)), mx.array(part), 1.0, 1.0)
         drawn.append(np.array(t))
         logprobs.append(np.array(lp))
     drawn, logprobs = np.concatenate(drawn), np.concatenate(logprobs)

@@ -136,7 +136,7 @@ def test_every_preset_plans_without_a_network(name: str) -> None:
 def test_what_does_not_fit_fits_with_the_advice(name: str, memory: str) -> None:
     settings, machine = config.load(name), planner.mac(planner.size(memory))
     shape = planner.shape_of(settings.model)
-    words = planner.advice(settings, shape, machine)
+    words = planner.fitting_changes(settings, shape, machine)
     if (name, memory) == ("paper", "16GB"):
         assert words is None  # 8 GB of weights, 2 GB of adapters and moments
         return

@@ -11,6 +11,7 @@ import pytest
 
 from azr_mlx.errors import AzrError
 from azr_mlx.run import checkpoint
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay.advantages import Running
 from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
 from azr_mlx.types import Kind
@@ -44,7 +45,7 @@ def memory() -> Buffer:
 
 def test_what_was_saved_comes_back(tmp_path):
     running = Running({"deduction/solve": (0.25, 0.5)})
-    folder = checkpoint.save(tmp_path, 7, Weights(3.0), memory(), running, {"seconds": 1.5})
+    folder = checkpoint.save(RunFolder(tmp_path), 7, Weights(3.0), memory(), running, {"seconds": 1.5})
     policy, buffer, baselines = Weights(0.0), Buffer(10), Running()
     state = checkpoint.load(folder, policy, buffer, baselines)
     assert (policy.value, baselines, state["step"], state["seconds"]) == (3.0, running, 7, 1.5)
@@ -56,22 +57,22 @@ def test_what_was_saved_comes_back(tmp_path):
     [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "may not be written")],
 )
 def test_a_failing_disk_is_one_line_and_costs_no_older_checkpoint(tmp_path, monkeypatch, number, words):
-    first = checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running())
+    first = checkpoint.save(RunFolder(tmp_path), 1, Weights(1.0), memory(), Running())
 
     def fails(handle):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(AzrError, match=words):
-        checkpoint.save(tmp_path, 2, Weights(2.0), memory(), Running())
+        checkpoint.save(RunFolder(tmp_path), 2, Weights(2.0), memory(), Running())
     monkeypatch.undo()
-    assert checkpoint.latest(tmp_path) == first
+    assert RunFolder(tmp_path).latest() == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
     checkpoint.read_state(first)
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    folder = checkpoint.save(tmp_path, 1, Weights(), memory(), Running())
+    folder = checkpoint.save(RunFolder(tmp_path), 1, Weights(), memory(), Running())
     with (folder / "adapters.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
@@ -85,30 +86,30 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
 
 
 def test_a_half_written_checkpoint_is_never_the_latest(tmp_path):
-    done = checkpoint.save(tmp_path, 1, Weights(), memory(), Running())
+    done = checkpoint.save(RunFolder(tmp_path), 1, Weights(), memory(), Running())
     (tmp_path / ".step-000002.new").mkdir()
-    assert checkpoint.latest(tmp_path) == done
-    with checkpoint.lock(tmp_path):
+    assert RunFolder(tmp_path).latest() == done
+    with RunFolder(tmp_path).lock():
         assert not (tmp_path / ".step-000002.new").exists()
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step in range(1, 7):
-        checkpoint.save(tmp_path, step, Weights(step), memory(), Running())
-    checkpoint.prune(tmp_path, keep=2, best=3)
-    assert [step for step, _ in checkpoint.steps(tmp_path)] == [3, 5, 6]
+        checkpoint.save(RunFolder(tmp_path), step, Weights(step), memory(), Running())
+    RunFolder(tmp_path).prune(keep=2, best=3)
+    assert [step for step, _ in RunFolder(tmp_path).checkpoints()] == [3, 5, 6]
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
-    checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running())
-    folder = checkpoint.save(tmp_path, 1, Weights(2.0), memory(), Running())
+    checkpoint.save(RunFolder(tmp_path), 1, Weights(1.0), memory(), Running())
+    folder = checkpoint.save(RunFolder(tmp_path), 1, Weights(2.0), memory(), Running())
     policy = Weights()
     checkpoint.load(folder, policy, memory(), Running())
     assert policy.value == 2.0
 
 
 def test_a_checkpoint_says_what_it_holds(tmp_path):
-    folder = checkpoint.save(tmp_path, 4, Weights(), memory(), Running())
+    folder = checkpoint.save(RunFolder(tmp_path), 4, Weights(), memory(), Running())
     state = json.loads((folder / "state.json").read_text())
     assert sorted(state["files"]) == [
         "adapter_config.json",
@@ -120,9 +121,9 @@ def test_a_checkpoint_says_what_it_holds(tmp_path):
 
 
 def test_what_a_loaded_checkpoint_said_of_itself_is_not_carried_over(tmp_path):
-    first = checkpoint.save(tmp_path, 1, Weights(1.0), memory(), Running({"a": (0.0, 1.0)}))
+    first = checkpoint.save(RunFolder(tmp_path), 1, Weights(1.0), memory(), Running({"a": (0.0, 1.0)}))
     loaded = checkpoint.read_state(first)
-    second = checkpoint.save(tmp_path, 2, Weights(2.0), memory(), Running({"a": (0.5, 1.0)}), loaded)
+    second = checkpoint.save(RunFolder(tmp_path), 2, Weights(2.0), memory(), Running({"a": (0.5, 1.0)}), loaded)
     running = Running()
     assert checkpoint.load(second, Weights(), memory(), running)["step"] == 2
     assert running.moments == {"a": (0.5, 1.0)}

@@ -77,3 +77,47 @@ def test_a_run_made_to_fail_says_why(tmp_path: Path, what: str) -> None:
 def test_a_run_whose_programs_never_end_says_so(tmp_path: Path) -> None:
     dials = ("batch.proposals=32", "executor.wall_seconds=0.1", "buffer.seed_rounds=0")
     assert "programs run out of time" in alarms(tmp_path / "run", 5, dials, ("-c", ENDLESS))
+
+
+# Stands for a machine that runs out of disk for good while it trains: slots die, and no other can be started.
+FULL = """
+import os, subprocess
+from azr_mlx import cli
+from azr_mlx.executor import pool
+from azr_mlx.run.tracker import Tracker
+
+real = Tracker.tell
+
+def refuse(*_, **__):
+    raise OSError(28, "No space left on device")
+
+def tell(self, step, *rest):
+    real(self, step, *rest)
+    if step.number == 1:
+        pool._PAUSE = 0.01
+        launched, subprocess.Popen = subprocess.Popen, refuse
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children") as file:
+                for word in file.read().split():
+                    os.kill(int(word), 9)
+
+Tracker.tell = tell
+raise SystemExit(cli.main())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
+def test_a_run_whose_executor_fails_for_good_is_saved_and_ends_in_one_line(tmp_path: Path) -> None:
+    words = [word for dial in (*SMALL, "buffer.seed_size=6") for word in ("--set", dial)]
+    command = ["train", "--config", "nano", "--run-dir", str(tmp_path / "run"), *words, "--steps", "4"]
+    done = subprocess.run([sys.executable, "-c", FULL, *command], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if "stopped: the executor failed" in line]
+    assert len(said) == 1, done.stdout + done.stderr
+    assert "No space left on device" in said[0]
+    assert "train --resume" in done.stdout
+    assert len(run_data.read(tmp_path / "run").rows) == 2
+    again = [sys.executable, "-m", "azr_mlx", "train", "--resume", str(tmp_path / "run"), "--steps", "3"]
+    assert subprocess.run(again, cwd=ROOT, capture_output=True, timeout=280).returncode == 0
+    assert len(run_data.read(tmp_path / "run").rows) == 3

@@ -127,9 +127,20 @@ def test_rows_bring_a_buffer_back():
     buffer, copy = Buffer(10), Buffer(10)
     for one in (*seed_tasks(Kind, 6), task(4), task(5, kind=Kind.ABDUCTION)):
         buffer.add(one)
-    copy.load(buffer.rows())
+    assert not copy.load(buffer.rows())
     assert all(copy.tasks(kind) == buffer.tasks(kind) for kind in Kind)
     assert from_row(to_row(task(3))) == task(3)
+
+
+def test_saved_tasks_that_cannot_be_judged_are_left_out_and_counted():
+    good, rows = task(3), [to_row(task(3))]
+    for output in ("(1+infj)", "[" * 101 + "-1" + "]" * 101, "nan"):
+        rows.append(to_row(Task(Kind.ABDUCTION, good.program, (Case("1", output),))))
+    rows.append(to_row(Task(Kind.DEDUCTION, "def f(a):\n    return '\ud800'", (Case("1", "1"),))))
+    rows += [{}, {"kind": "reduction"}, {**to_row(task(4)), "solved": "often"}, {**to_row(task(4)), "cases": None}]
+    buffer = Buffer(10)
+    assert buffer.load(rows) == {"output is no literal": 3, "not a text": 1, "no task": 4}
+    assert [one for kind in Kind for one in buffer.tasks(kind)] == [good]
 
 
 def test_tasks_that_are_solved_sometimes_are_drawn_most():

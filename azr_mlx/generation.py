@@ -1,0 +1,185 @@
+"""One generation session of a step: what is written, what each part of it is for, and its verdict as soon as it ends.
+
+A request carries its purpose, so that nobody has to tell proposals, attempts and solutions apart by their position.
+
+    stream = RolloutStream(session, judge, token_limit)
+    stream.submit(proposal_requests)
+    for proposal in stream.proposals():          # each judged, in the order in which they end
+        stream.submit([SampleRequest(prompt, Purpose.ATTEMPT, 8, proposal.number)])
+    stream.drain()
+    groups = stream.groups()
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from statistics import fmean
+from typing import Protocol
+
+from azr_mlx.types import Prompt, Rollout, Update, Verdict
+
+PendingVerdict = Callable[[], Verdict]  # waits for the executor
+Progress = Callable[[int, int, int], None]  # rollouts finished, of how many, tokens written
+
+# Proposals that may wait for their verdicts while later ones end: a verdict takes milliseconds, so it is there by then.
+VERDICTS_UNDER_WAY = 4
+
+
+class GenerationSession(Protocol):
+    """Completions under way. Iterating yields (number of the prompt, sample, rollout) as they end; `submit` may add
+    prompts meanwhile. They are numbered in the order in which they were submitted."""
+
+    def submit(
+        self, prompts: Sequence[Prompt], n: int | Sequence[int] = 1, *, max_tokens: int | Sequence[int]
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[int, int, Rollout]]: ...
+
+
+class TrainablePolicy(Protocol):
+    """What a step of training needs of a policy: to write, to learn, to count tokens."""
+
+    def generate(
+        self,
+        *,
+        seed: Sequence[int],
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> GenerationSession: ...
+
+    def update(self, rollouts: Sequence[Rollout], advantages: Sequence[float]) -> Update: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Purpose(StrEnum):
+    """What the rollouts of a request are for."""
+
+    PROPOSAL = "proposal"  # a new task
+    ATTEMPT = "attempt"  # how often a fresh task is solved, which is what its proposal earns
+    SOLUTION = "solution"  # practice on a task drawn from memory
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """A prompt, how many completions of it, and what for; attempts name the proposal whose task they try."""
+
+    prompt: Prompt
+    purpose: Purpose
+    count: int = 1
+    proposal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A rollout with its verdict. `number` is that of its request in the session."""
+
+    number: int
+    rollout: Rollout
+    verdict: Verdict
+
+    def refused(self, why: str) -> Judged:
+        """The same rollout, found to be no new task."""
+        return replace(self, verdict=Verdict(False, False, why))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The judged rollouts of one request."""
+
+    request: SampleRequest
+    judged: tuple[Judged, ...]
+
+    @property
+    def solve_rate(self) -> float | None:
+        """Share of right answers among those that could be judged; None when there are none."""
+        counted = [one.verdict.correct for one in self.judged if not one.verdict.dropped]
+        return fmean(counted) if counted else None
+
+
+@dataclass
+class _Open:
+    """A request under way: its rollouts so far, by sample, each with the verdict that is being worked out."""
+
+    request: SampleRequest
+    samples: list[tuple[Rollout, PendingVerdict] | None]
+
+
+@dataclass
+class RolloutStream:
+    """Writes what is submitted, and hands each rollout to `judge` when it ends, while others are written.
+
+    `judge` starts the executor on a rollout and returns at once; `token_limit` says how long a completion may be.
+    """
+
+    session: GenerationSession
+    judge: Callable[[Rollout], PendingVerdict]
+    token_limit: Callable[[Prompt], int]
+    _open: list[_Open] = field(default_factory=list)
+    _unwritten_proposals: int = 0
+
+    def __post_init__(self) -> None:
+        self._ended = self._write()
+
+    def submit(self, requests: Iterable[SampleRequest]) -> None:
+        """Add requests, also while others are being written."""
+        new = list(requests)
+        if not new:
+            return
+        self._open += [_Open(request, [None] * request.count) for request in new]
+        self._unwritten_proposals += sum(one.count for one in new if one.purpose is Purpose.PROPOSAL)
+        self.session.submit(
+            [one.prompt for one in new],
+            [one.count for one in new],
+            max_tokens=[self.token_limit(one.prompt) for one in new],
+        )
+
+    def proposals(self) -> Iterator[Judged]:
+        """The proposals as they end, judged; what is submitted meanwhile is written with them.
+
+        We block on a proposal's verdict after `VERDICTS_UNDER_WAY` more proposals have ended, not after a time. What is
+        written together is then independent of the executor's speed, and a run can be repeated to the byte.
+        """
+        due: deque[tuple[int, Rollout, PendingVerdict]] = deque()
+        while self._unwritten_proposals:
+            number, rollout, verdict = next(self._ended)
+            if self._open[number].request.purpose is not Purpose.PROPOSAL:
+                continue
+            self._unwritten_proposals -= 1
+            due.append((number, rollout, verdict))
+            while len(due) > (VERDICTS_UNDER_WAY if self._unwritten_proposals else 0):
+                number, rollout, verdict = due.popleft()
+                yield Judged(number, rollout, verdict())
+
+    def drain(self) -> None:
+        """Write everything that was submitted to its end."""
+        for _ in self._ended:
+            pass
+
+    def groups(self) -> list[Group]:
+        """Every request with its rollouts, in the order of submission. Waits for the verdicts that are still out."""
+        return [
+            Group(one.request, tuple(Judged(number, *sample_verdict(sample)) for sample in one.samples if sample))
+            for number, one in enumerate(self._open)
+        ]
+
+    @property
+    def size(self) -> int:
+        """Requests so far."""
+        return len(self._open)
+
+    def _write(self) -> Iterator[tuple[int, Rollout, PendingVerdict]]:
+        for number, sample, rollout in self.session:
+            verdict = self.judge(rollout)
+            self._open[number].samples[sample] = (rollout, verdict)
+            yield number, rollout, verdict
+
+
+def sample_verdict(sample: tuple[Rollout, PendingVerdict]) -> tuple[Rollout, Verdict]:
+    rollout, verdict = sample
+    return rollout, verdict()

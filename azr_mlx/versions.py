@@ -1,0 +1,26 @@
+"""Versions of what a result depends on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+
+from azr_mlx import __version__
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed, by name, in the order given."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def result_versions() -> dict[str, str]:
+    """What the numbers of a run or an evaluation depend on: kept with them."""
+    own = {"azr_mlx": __version__, "python": sys.version.split()[0]}
+    return own | package_versions(("mlx", "mlx-lm", "numpy", "transformers", "scipy-openblas32"))

@@ -1,0 +1,142 @@
+"""A session of the embedded model in this process: what it keeps, when it gives up, what it hands over at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from azr_mlx import config
+from azr_mlx.errors import AzrError
+from azr_mlx.executor import Executor
+from azr_mlx.run.folder import RunFolder
+from azr_mlx.run.session import Session
+
+NANO = Path(__file__).resolve().parents[2] / "checkpoints" / "qwen3-nano"
+pytestmark = pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="the embedded model is not built yet")
+
+SMALL = (
+    "steps=3", "minutes=0", "batch.proposals=2", "batch.attempts=2", "batch.solves=1", "batch.solve_group=2",
+    "buffer.seed_size=4", "buffer.seed_rounds=1", "evaluation.samples=1", "evaluation.probe_tasks=2",
+    "evaluation.every=0", "checkpoint.every=100", "tracking.report=false",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    with Executor(workers=2) as running:
+        yield running
+
+
+def opened(folder: Path, executor: Executor, *words: str) -> Session:
+    settings = config.load("nano", [*SMALL, *words])
+    return Session.open(settings, RunFolder(folder), executor, None, quiet=True)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_saved(folder: Path) -> list[int]:
+    return [step for step, _ in RunFolder(folder).checkpoints()]
+
+
+def without_gradient(session: Session, steps: set[int]) -> None:
+    """The gradients of these steps come out as nan."""
+    update = session.policy.update
+
+    def spoiled(rollouts, advantages):
+        if session.state.step in steps:
+            before = session.policy.loss
+            session.policy.loss = replace(before, entropy=math.nan)
+            try:
+                return update(rollouts, advantages)
+            finally:
+                session.policy.loss = before
+        return update(rollouts, advantages)
+
+    session.policy.update = spoiled
+
+
+def test_a_step_whose_gradient_is_not_finite_is_skipped_and_shown(tmp_path, executor):
+    session = opened(tmp_path, executor)
+    without_gradient(session, {1})
+    assert session.run() == 0
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert ["grad_norm" in row for row in rows] == [True, False, True]
+    assert session.policy.updates == 2
+
+
+def test_gradients_that_stay_infinite_end_the_run_with_its_steps_saved(tmp_path, executor):
+    session = opened(tmp_path, executor, "steps=9")
+    without_gradient(session, set(range(1, 9)))
+    with pytest.raises(AzrError, match="not finite in 3 steps in a row"):
+        session.run()
+    assert steps_saved(tmp_path) == [0, 4]
+    assert len(metrics(tmp_path)) == 4
+
+
+def test_whatever_goes_wrong_the_steps_before_it_are_saved(tmp_path, executor):
+    session = opened(tmp_path, executor)
+    train_step = session.trainer.train_step
+
+    def fails_at_two(step):
+        if step == 2:
+            session.trainer.buffer.load([])  # the step under way has spoiled the memory
+            raise RuntimeError("a fault of ours")
+        return train_step(step)
+
+    session.trainer.train_step = fails_at_two
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        session.run()
+    assert steps_saved(tmp_path) == [0, 2]
+    assert len((tmp_path / "step-000002" / "buffer.jsonl").read_text().splitlines()) >= 4
+
+
+def test_the_best_policy_by_held_out_score_is_kept(tmp_path, executor, monkeypatch):
+    session = opened(tmp_path, executor, "evaluation.every=1", "steps=5", "checkpoint.keep=1")
+    measure = session.held_out.measure
+    scores = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.5])
+
+    def scripted(self):
+        share = next(scores)
+        score = measure()
+        return replace(score, sampled={kind: [share] * len(rates) for kind, rates in score.sampled.items()})
+
+    monkeypatch.setattr(type(session.held_out), "measure", scripted)
+    session.run()
+    assert session.state.best == {"step": 2, "score": pytest.approx(0.9)}
+    assert steps_saved(tmp_path) == [2, 5]
+
+
+def test_the_report_is_handed_to_the_tracker_at_the_end(tmp_path, executor, monkeypatch):
+    session = opened(tmp_path, executor, "tracking.report=true", "steps=1")
+    published = []
+    monkeypatch.setattr(session.tracker, "publish", published.append)
+    session.run()
+    assert published == [tmp_path / "report.html"]
+
+
+def test_a_run_counts_its_training_time_and_not_its_evaluations(tmp_path, executor, monkeypatch):
+    now = [0.0]
+    session = opened(tmp_path, executor, "evaluation.every=1", "steps=2")
+    session.clock = lambda: now[0]
+    measure, train_step = session.held_out.measure, session.trainer.train_step
+
+    def slow_measure(self):
+        now[0] += 100.0
+        return measure()
+
+    def step_of_five_seconds(step):
+        now[0] += 5.0
+        return train_step(step)
+
+    monkeypatch.setattr(type(session.held_out), "measure", slow_measure)
+    session.trainer.train_step = step_of_five_seconds
+    session.run()
+    assert session.state.seconds == pytest.approx(10.0)

@@ -1,0 +1,58 @@
+"""The examples run as they stand, and do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="installed without its repository")
+
+
+def run(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_training_from_python_ends_in_a_run_and_goes_on_from_it(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "train.py"))
+    folder = tmp_path / "checkpoints" / "example"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1]
+    assert "after step 2" in run(tmp_path, str(EXAMPLES / "train.py"))
+
+
+def test_completions_are_scored_without_a_model(tmp_path: Path) -> None:
+    lines = run(tmp_path, str(EXAMPLES / "score_completions.py")).splitlines()
+    results = [re.split(r"\s{2,}", line)[-1] for line in lines]
+    assert [result == "passed" for result in results] == [True, True, False, True, False, False]
+    assert "timed out" in results[-1]
+
+
+def test_a_benchmark_of_your_own_needs_one_yaml_and_its_rows(tmp_path: Path) -> None:
+    completions = tmp_path / "completions.jsonl"
+    rows = [json.loads(line) for line in (EXAMPLES / "benchmark" / "tiny.jsonl").read_text().splitlines()]
+    completions.write_text(
+        "".join(json.dumps({"task_id": r["task_id"], "completion": r["canonical_solution"]}) + "\n" for r in rows)
+    )
+    printed = run(
+        tmp_path, "-m", "azr_mlx", "eval", "--bench", str(EXAMPLES / "benchmark" / "tiny.yaml"),
+        "--completions", str(completions), "--logs", str(tmp_path / "logs"),
+    )  # fmt: skip
+    assert "2 of 2" in printed or "100.0" in printed
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.name != "README.md"))
+def test_every_example_is_on_the_page(name: str) -> None:
+    assert f"({name}" in (EXAMPLES / "README.md").read_text()
