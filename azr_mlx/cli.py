@@ -121,8 +121,21 @@ def azr(context: click.Context) -> None:
 )
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the run is kept.")
 @click.option("--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option(
+    "--restart/--no-restart",
+    default=sys.platform == "darwin",
+    help="Go on from the newest checkpoint when the system ends the run; the default on a Mac.",
+)
+@click.option("--awake/--no-awake", "keep_awake", default=True, help="Hold a Mac awake while the run lasts.")
 def train(
-    source: str | None, sets: tuple[str, ...], steps: int | None, resume: str | None, run_dir: Path | None, quiet: bool
+    source: str | None,
+    sets: tuple[str, ...],
+    steps: int | None,
+    resume: str | None,
+    run_dir: Path | None,
+    quiet: bool,
+    restart: bool,
+    keep_awake: bool,
 ) -> int:
     """Teach a model by self-play.
 
@@ -150,9 +163,15 @@ def train(
     settings = config.load(source, words)
     _caution(settings)
 
-    from azr_mlx.run import session
+    from azr_mlx.run import session, supervisor
 
-    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+    if restart and not supervisor.supervised():
+        options = [part for word in words for part in ("--set", word)]
+        options += ["--quiet"] * quiet + ["--no-awake"] * (not keep_awake)
+        begin = ["--config", source, *(["--run-dir", str(run_dir)] if run_dir else [])]
+        begin += ["--resume", resume] if resume is not None else []
+        return supervisor.supervise_training(begin, options, lambda line: click.echo(f"azr: {line}", err=True))
+    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet, keep_awake=keep_awake)
     return code
 
 

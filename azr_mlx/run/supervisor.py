@@ -13,9 +13,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+from azr_mlx.run.folder import RunFolder
 
 VARIABLE = "AZR_RUN_FOLDER_FILE"  # names the file in which a supervised run says where its folder is
 FATAL = (signal.SIGABRT, signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV, signal.SIGTRAP)
@@ -69,6 +72,24 @@ def supervise(
             return 128 - code
         say(f"the run was ended by {name}; going on from {at} ({_advice(-code)})")
         words = command(run)
+
+
+def supervise_training(begin: Sequence[str], options: Sequence[str], say: Callable[[str], None]) -> int:
+    """`azr train` in a process of its own, as often as it takes; its exit code.
+
+    begin: the words that choose the run when it starts first. options: those that it is started with every time.
+    """
+    azr = [sys.executable, "-m", "azr_mlx", "train"]
+
+    def command(run: Path | None) -> list[str]:
+        return [*azr, *(begin if run is None else ["--resume", str(run)]), *options]
+
+    def newest(run: Path) -> str:
+        latest = RunFolder(run).latest()
+        return latest.name if latest is not None else ""
+
+    with tempfile.TemporaryDirectory(prefix="azr-run-") as scratch:
+        return supervise(command, newest, say, scratch=Path(scratch))
 
 
 def _wait(words: Sequence[str], environment: Mapping[str, str]) -> int:

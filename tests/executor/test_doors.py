@@ -84,5 +84,3 @@ def test_bad_use_is_one_line_and_exit_code_two(tmp_path: Path, capsys: pytest.Ca
 
 def test_control_and_bidirectional_characters_are_escaped() -> None:
     assert printable("a\tb\nc\x1b]0;title\x07\u202e\ud800é") == "a\tb\nc\\x1b]0;title\\x07\\u202e\\ud800é"
-
-
