@@ -592,7 +592,12 @@ def plan(
 
 @azr.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("azr-bench.json"), show_default=True, metavar="FILE"
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("azr-bench.json"),
+    show_default=True,
+    metavar="FILE",
+    help="Where the numbers go.",
 )
 @click.option("--seconds", type=click.FloatRange(min=5), default=150.0, show_default=True, help="About how long.")
 @click.option("--model", default="", metavar="M", help="Repository or folder; else one with random weights.")

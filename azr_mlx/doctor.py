@@ -96,6 +96,11 @@ def sandbox() -> Iterator[Finding]:
         return
     active = ", ".join(layers.active) or "no layer"
     open_ = [word for word in ("files", "network", "processes") if not getattr(layers, word)]
+    if not layers.memory:
+        yield Finding(
+            "memory limit", NOTE, f"nothing holds programs to their memory: {layers.missing['footprint']}",
+            "keep executor.workers low and watch the first steps: macOS itself ends what takes too much",
+        )  # fmt: skip
     if not open_:
         yield Finding("sandbox", FINE, f"files, network and processes are confined ({active})")
         return

@@ -54,7 +54,7 @@ def test_it_says_what_programs_of_the_model_can_reach(monkeypatch: pytest.Monkey
     (found,) = doctor.sandbox()
     assert found.state == NOTE
     assert "programs reach files" in found.found
-    assert "landlock: not there" in found.found
+    assert "landlock (not there)" in found.found
     assert "executor.level=strict" in found.todo
 
 
