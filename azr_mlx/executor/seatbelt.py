@@ -8,8 +8,8 @@ profile. Children inherit it. Where `sandbox_init_with_parameters` is missing, `
 Written from published profiles (Chromium, Codex CLI, Claude Code's sandbox runtime, Bazel, Nix) and Apple's headers;
 tested by an evaluator of the profile language and by CI on Macs. Facts that shape it:
 
-- A profile cannot be tightened later: what the zygote may do (fork) its children may too. RLIMIT_NPROC 0 keeps them
-  from it, because XNU's fork compares the user's processes with the limit of the parent (root is exempt).
+- A profile cannot be tightened later: what the zygote may do (fork) its children may too. RLIMIT_NPROC 0 denies it to
+  them, because XNU's fork compares the user's processes with the limit of the parent (root is exempt).
 - A process that is in a sandbox already (an IDE's, an agent's) cannot enter another.
 - `sysctl-read` without names would show arguments and environment of the user's other processes (KERN_PROCARGS2).
 

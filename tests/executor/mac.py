@@ -84,9 +84,11 @@ class Mac:
 
     def note(self, record: dict[str, Any]) -> None:
         if self.options.get("log"):
+            busy, self.busy = self.busy, True
             handle = self.open(self.options["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.write(handle, json.dumps(record).encode() + b"\n")
             os.close(handle)
+            self.busy = busy
 
     def place(self, path: Any, folder: int = -1) -> str:
         """A real path, with the last part as it is: what Seatbelt sees."""
@@ -357,6 +359,7 @@ class Mac:
         return call
 
     def minherit(self, start: Any, length: Any, how: int) -> int:
+        self.note({"operation": "minherit", "path": "", "length": length.value, "how": how})
         return 0 if how == 2 else -1
 
 

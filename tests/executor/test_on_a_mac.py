@@ -303,7 +303,7 @@ def differing(log: list[dict[str, Any]], layout: Layout, whole: bool) -> list[st
         given = seatbelt.paths(f"{layout.folder}/{name}", [layout.prefix], layout.stdlib)
         profile = Profile.parse(seatbelt.profile(given), given)
         for record in log:
-            if record["operation"] in ("enter", "exec") or not (whole or record["entered"]):
+            if record["operation"] in ("enter", "exec", "minherit") or not (whole or record["entered"]):
                 continue
             others = [other for other in boxes if other != box and other in record["path"]]
             if others:
@@ -356,6 +356,13 @@ def test_a_profile_that_is_wrong_for_the_slot_is_seen(
     assert rule in real(LAYOUTS[0].given())
     monkeypatch.setattr(seatbelt, "profile", lambda given: real(given).replace(rule, of))
     assert differing(log, LAYOUTS[0], whole=False) != []
+
+
+def test_what_a_program_wrote_is_hidden_from_the_next(log: list[dict[str, Any]]) -> None:
+    """Memory that output is read into is left out of every fork: minherit(VM_INHERIT_NONE) on the whole mapping."""
+    hidden = [record for record in log if record["operation"] == "minherit"]
+    assert len(hidden) >= 3
+    assert all(record["how"] == 2 and record["length"] == 1 << 17 for record in hidden)
 
 
 # -- clean-up of what only a Mac has ------------------------------------------------------------------------
