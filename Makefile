@@ -32,11 +32,11 @@ endif
 TAG  := $(if $(PYTHON),-$(subst /,_,$(PYTHON)))
 CORE := $(VENV)/.azr-core$(TAG)
 DEV  := $(VENV)/.azr-dev$(TAG)
-HF   := $(VENV)/.azr-hf$(TAG)
+HF   := $(VENV)/.azr-hf$(if $(LLAMA),-llama)$(TAG)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train eval export report plan doctor generate nano test test-slow hf-check lint format bench docs clean
+.PHONY: help setup demo train eval export report plan doctor generate nano test test-slow hf-check lint format bench docs clean
 
 help: ## Print this help
 	@echo "azr_mlx: a Qwen teaches itself to reason about code. Start with: make train"
@@ -46,6 +46,9 @@ help: ## Print this help
 	@echo "  CONFIG=$(CONFIG) unless you say otherwise; PYTHON=python3.12 picks the interpreter of $(VENV)"
 
 setup: $(CORE) ## Install into .venv (every target does so on first use; CUDA=1 on a Linux GPU)
+
+demo: $(CORE) ## Show in a minute how the method works
+	@$(BIN)/azr demo $(ARGS)
 
 train: $(CORE) ## Teach a model by self-play [CONFIG=nano] [STEPS=n] [RESUME=auto|run] [SET="a.b=c ..."]
 	@$(if $(TRAIN_CONFIG),echo "config: $(CONFIG)  (CONFIG=name picks another; configs/ holds them)",true)
@@ -82,7 +85,7 @@ test: $(DEV) ## Run the tests [ARGS="-k name"]
 test-slow: $(DEV) ## Run the slow tests too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-hf-check: $(HF) ## Load what export writes in transformers, torch and peft [TORCH=torch==2.13.0]
+hf-check: $(HF) ## Load what export writes in transformers, torch, peft [TORCH=torch==2.13.0] and, with LLAMA=1, llama.cpp
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/export $(ARGS)
 
 lint: $(DEV) ## Check format, style and types
@@ -98,6 +101,7 @@ docs: $(CORE) ## Write the generated pages of docs/
 	@mkdir -p docs
 	@$(BIN)/python -m azr_mlx.config > docs/configuration.md
 	@$(BIN)/python -m azr_mlx.run.metrics > docs/metrics.md
+	@$(BIN)/python -m azr_mlx.selfplay.kinds > docs/kinds.md
 	@$(BIN)/python docs/draw_architecture.py
 	@$(BIN)/python -m tests.docs.macos_branches docs/macos.md
 
@@ -119,7 +123,7 @@ $(DEV): pyproject.toml
 	@touch $(VENV)/.azr-core $(CORE) $(VENV)/.azr-dev $@
 
 $(HF): pyproject.toml
-	@$(call environment,.[dev$(comma)hf-check],$(TORCH))
+	@$(call environment,.[dev$(comma)hf-check$(if $(LLAMA),$(comma)llama)],$(TORCH))
 	@touch $(VENV)/.azr-core $(CORE) $(VENV)/.azr-dev $(DEV) $(VENV)/.azr-hf $@
 
 comma := ,

@@ -85,18 +85,35 @@ def _click_line(error: click.ClickException) -> str:
     return f"{verb + ': ' if verb else ''}{message} (see {context.command_path} --help)"
 
 
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """One line to paste into a report: version, MLX, mlx-lm, Python, platform. MLX is asked of its metadata only."""
+    if not wanted or context.resilient_parsing:
+        return
+    import platform
+
+    from azr_mlx.versions import package_versions
+
+    found = package_versions(("mlx", "mlx-lm"))
+    parts = [f"{name} {found.get(name, 'missing')}" for name in ("mlx", "mlx-lm")]
+    click.echo(f"azr {__version__} ({', '.join(parts)}, Python {platform.python_version()}, {platform.platform()})")
+    context.exit()
+
+
 @click.group(
     cls=OneLineErrors,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="azr", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="What is installed."
+)
 @click.pass_context
 def azr(context: click.Context) -> None:
     """A language model teaches itself to reason about code, by self-play on this machine.
 
     \b
     Examples:
+      azr demo                         how it works, in a minute
       azr train --config nano          ten minutes of self-play, nothing to download
       azr config                       the presets
       azr VERB --help                  examples of each verb
@@ -191,6 +208,28 @@ def _caution(settings: Config) -> None:
 
     for line in cautions(settings):
         _note(line)
+
+
+# -- demo ---------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn.")
+@click.option("--steps", type=click.IntRange(min=0), default=6, show_default=True, help="Steps after the one told.")
+def demo(seed: int, steps: int) -> None:
+    """Show how the method works: one real step of self-play, told in words, in about a minute.
+
+    The embedded model proposes a task and attempts it, Python judges, and one update follows. Nothing is downloaded
+    and nothing is written.
+
+    \b
+    Examples:
+      azr demo
+      azr demo --seed 3 --steps 0
+    """
+    from azr_mlx.run.demo import demo as tell
+
+    tell(click.echo, seed, steps)
 
 
 # -- eval ---------------------------------------------------------------------------------------------------
@@ -319,12 +358,10 @@ def eval_(
 @azr.command()
 @click.argument("source", required=False, metavar="[RUN|CHECKPOINT]")
 @click.option(
-    "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base."
+    "--format", "formats", default="mlx,peft,hf", show_default=True, metavar="LIST", help="mlx, peft, hf, base, gguf."
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new folder; exports/RUN-STEP otherwise.")
-@click.option(
-    "--dtype", type=click.Choice(["f32", "f16", "bf16"]), default="f32", show_default=True, help="Of fused weights."
-)
+@click.option("--dtype", type=click.Choice(["f32", "f16", "bf16"]), help="Of fused weights; else f32, in GGUF f16.")
 @click.option("--base", default="", metavar="MODEL", help="Name of the full-precision model, for cards and PEFT.")
 @click.option("--push", metavar="OWNER/NAME", help="Upload to the Hugging Face hub, as a private repository.")
 @click.option("--public", is_flag=True, help="With --push: as a public one.")
@@ -333,7 +370,7 @@ def export(
     source: str | None,
     formats: str,
     out: Path | None,
-    dtype: str,
+    dtype: str | None,
     base: str,
     push: str | None,
     public: bool,
@@ -342,7 +379,8 @@ def export(
     """Write a run's newest checkpoint, or the one that is named, for other tools.
 
     Formats: mlx is an adapter for mlx_lm, peft one for PEFT, hf a whole model with the adapter added, base the model
-    that the adapter was trained on. What was written is loaded again and compared with the policy, and refused when
+    that the adapter was trained on, gguf a whole model, the adapter and a Modelfile for llama.cpp, Ollama and LM
+    Studio. What was written is loaded again and compared with the policy, and refused when
     it lost the adapter's effect. Nothing that exists is overwritten.
 
     \b
@@ -362,7 +400,7 @@ def export(
         exporter.check_hub()
     found = exporter.find_source(source if source is not None else newest_run())
     target = out or exporter.default_target(found)
-    written = exporter.export_checkpoint(found, wanted, target, dtype, base=base, dry_run=dry_run, say=click.echo)
+    written = exporter.export_checkpoint(found, wanted, target, dtype or "", base=base, dry_run=dry_run, say=click.echo)
     for one in written:
         click.echo(f"{one.format:<5} {one.check.words()}")
     if dry_run:

@@ -113,17 +113,15 @@ def sandbox() -> Iterator[Finding]:
 
 
 def disk() -> Iterator[Finding]:
-    try:
-        folder = paths.checkpoints()
-    except AzrError as error:
-        yield Finding("disk", NOTE, str(error), "")
-        return
+    folder = paths.checkpoints()
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     found = f"{free / GB:.0f} GB free at {folder}"
     if not os.access(folder, os.W_OK):
-        yield Finding("disk", WRONG, f"{folder} cannot be written to", "give yourself the right, or use --run-dir")
+        yield Finding(
+            "disk", WRONG, f"{folder} cannot be written to", "work in a folder of your own, or set AZR_HOME to one"
+        )
     elif free < 5 * GB:
         yield Finding("disk", NOTE, found, "a 3B model takes 2 GB and a run with its rollouts 1 to 5 GB: make room")
     else:

@@ -19,9 +19,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Protocol
 
-from azr_mlx.types import Prompt, Rollout, Update, Verdict
+from azr_mlx.types import PendingVerdict, Prompt, Rollout, Update, Verdict
 
-PendingVerdict = Callable[[], Verdict]  # waits for the executor
 Progress = Callable[[int, int, int], None]  # rollouts finished, of how many, tokens written
 
 # Proposals that may wait for their verdicts while later ones end: a verdict takes milliseconds, so it is there by then.

@@ -15,7 +15,6 @@ from azr_mlx.config import Config
 from azr_mlx.generation import (
     Group,
     Judged,
-    PendingVerdict,
     Progress,
     Purpose,
     RolloutStream,
@@ -23,11 +22,12 @@ from azr_mlx.generation import (
     TrainablePolicy,
 )
 from azr_mlx.selfplay.advantages import Running, advantages
+from azr_mlx.selfplay.kinds import KINDS, twins
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
 from azr_mlx.selfplay.solver import Solver, once
 from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
-from azr_mlx.types import Kind, Prompt, Role, Rollout, Scored, Step, Task
+from azr_mlx.types import Kind, PendingVerdict, Prompt, Role, Rollout, Scored, Step, Task
 
 PHASES = ("seed", "write", "probe")  # the position of a phase is part of the key of its draws
 PhaseTimer = Callable[[str, int], AbstractContextManager[Progress | None]]
@@ -225,17 +225,16 @@ class Trainer:
     def seed(self, progress: Callable[[int, int], None] = lambda have, want: None) -> dict[str, int]:
         """Fill the buffer by proposing without learning (AZR section 3.3.1); returns what was refused and why.
 
-        Deduction and abduction share what they find, as in the released code. Stops at `buffer.seed_size` tasks of
-        each kind, or after `buffer.seed_rounds` rounds.
+        Kinds that hide a part of one triplet share what they find, as in the released code; those whose proposers are
+        given a program wait until the others have found enough. Stops at `buffer.seed_size` tasks of each kind, or
+        after `buffer.seed_rounds` rounds.
         """
         settings, reasons = self.config.buffer, dict[str, int]()
         for first in seed_tasks(self.kinds, self.config.tasks.induction_pairs):
             self.buffer.add(first)
-        pairs = [kind for kind in self.kinds if kind is not Kind.INDUCTION]
         for round_ in range(settings.seed_rounds):
             short = [kind for kind in self.kinds if len(self.buffer.tasks(kind)) < settings.seed_size]
-            if short and short != [Kind.INDUCTION]:
-                short = [kind for kind in short if kind is not Kind.INDUCTION]
+            short = [kind for kind in short if KINDS[kind].chooses_program] or short
             progress(min(len(self.buffer.tasks(kind)) for kind in self.kinds), settings.seed_size)
             if not short:
                 break
@@ -244,7 +243,7 @@ class Trainer:
                 if task is None:
                     reasons[proposal.verdict.why] = reasons.get(proposal.verdict.why, 0) + 1
                     continue
-                for kind in pairs if task.kind is not Kind.INDUCTION else [Kind.INDUCTION]:
+                for kind in twins(task.kind, self.kinds):
                     twin = replace(task, kind=kind, step=-1)
                     if len(self.buffer.tasks(kind)) < settings.seed_size:
                         why = self.buffer.refusal(twin)

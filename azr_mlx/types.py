@@ -8,9 +8,19 @@ This module imports the standard library only, so that any room may import it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
+
+
+def _further_kinds(known: Iterable[str]) -> dict[str, str]:
+    """Member names and values for the other modules of `selfplay/kinds`, sorted. None of them is imported."""
+    folder = Path(__file__).parent / "selfplay" / "kinds"
+    names = sorted(module.name for module in pkgutil.iter_modules([str(folder)]))
+    return {name.upper(): name for name in names if name.upper() not in known and not name.startswith("_")}
+
 
 GB = 10**9  # a gigabyte of memory or disk in bytes, decimal as they are sold
 
@@ -23,11 +33,17 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """Which member of the triplet (program, input, output) a task hides (AZR section 3.2)."""
+    """The names of the task kinds: one for each module of `azr_mlx/selfplay/kinds`, where everything else about it is.
+
+    Those of AZR (section 3.2) come first and are spelled out here, for their order is that of metrics and buffers and a
+    type checker knows them. Every other module adds a member: kinds/repair.py is Kind("repair").
+    """
 
     DEDUCTION = "deduction"  # the output is hidden
     ABDUCTION = "abduction"  # the input is hidden
     INDUCTION = "induction"  # the program is hidden
+
+    vars().update(_further_kinds(tuple(vars())))
 
 
 class Stop(StrEnum):
@@ -50,9 +66,8 @@ class Case:
 class Task:
     """A reasoning task that Python has confirmed: `program` maps each case's input to its output.
 
-    Deduction and abduction carry exactly one case. Induction carries N >= 2: the first N // 2 are shown
-    to the solver, the rest are hidden and decide (AZR section 3.2). `step` is the step that proposed it,
-    -1 for a seed.
+    How many cases it has and what else must hold is its kind's to say (`azr_mlx.selfplay.kinds`). `step` is the step
+    that proposed it, -1 for a seed.
     """
 
     kind: Kind
@@ -61,20 +76,14 @@ class Task:
     message: str = ""
     step: int = -1
 
-    def __post_init__(self) -> None:
-        if self.kind is Kind.INDUCTION and len(self.cases) < 2:
-            raise ValueError(f"an induction task needs at least 2 cases, got {len(self.cases)}")
-        if self.kind is not Kind.INDUCTION and len(self.cases) != 1:
-            raise ValueError(f"a {self.kind} task has exactly 1 case, got {len(self.cases)}")
-
     @property
     def shown(self) -> tuple[Case, ...]:
-        """The cases an induction solver sees."""
+        """The first N // 2 of N cases (AZR section 3.2)."""
         return self.cases[: len(self.cases) // 2]
 
     @property
     def hidden(self) -> tuple[Case, ...]:
-        """The cases an induction solver is judged on."""
+        """The other cases."""
         return self.cases[len(self.cases) // 2 :]
 
 
@@ -90,8 +99,8 @@ class Prompt:
     kind: Kind
     text: str
     opening: str = ""
-    task: Task | None = None  # solve: the task. propose induction: the task that lends its program.
-    references: tuple[Task, ...] = ()  # propose deduction and abduction: the K examples shown
+    task: Task | None = None  # solve: the task. propose: the task whose program it is about, if the prompt gives one.
+    references: tuple[Task, ...] = ()  # propose: the K examples shown, if the proposer writes a program of its own
 
     def __post_init__(self) -> None:
         if not self.text.endswith(self.opening):
@@ -149,6 +158,9 @@ class Verdict:
     task: Task | None = None
     detail: str = ""
     dropped: bool = False
+
+
+PendingVerdict = Callable[[], Verdict]  # a verdict that may still be under way: calling it waits
 
 
 @dataclass(frozen=True, slots=True)

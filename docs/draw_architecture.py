@@ -33,6 +33,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("executor", "environment: runs programs that nobody trusts", "#e7f6ec"),),
     (("config types errors paths files versions terminal", "used by all (arrows left out)", "#f4f4f5"),),
 )
+ALIKE = {"kinds": "one module for each task kind"}  # folders whose modules are described, not listed
 WIDTH, MARGIN, GAP, LINE = 1120, 24, 20, 17
 Box = tuple[float, float, float, float]  # x, y, width, height
 
@@ -75,7 +76,9 @@ def lines_of(box: str, room: int) -> list[str]:
     if len(box.split()) == 1:
         names = [name.partition(".")[2] for name in names]
     tops = [(top, [n.partition(".")[2] for n in group]) for top, group in groupby(names, lambda n: n.partition(".")[0])]
-    words = [top if not any(rest) else f"{top}/ ({', '.join(r for r in rest if r)})" for top, rest in tops]
+    words = [
+        top if not any(rest) else f"{top}/ ({ALIKE.get(top) or ', '.join(r for r in rest if r)})" for top, rest in tops
+    ]
     return textwrap.wrap(", ".join(words), room)
 
 

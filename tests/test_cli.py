@@ -94,7 +94,7 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
 
 
 def test_the_version_is_the_package_s() -> None:
-    assert call("--version").output == f"azr {azr_mlx.__version__}\n"
+    assert call("--version").output.startswith(f"azr {azr_mlx.__version__} (")
 
 
 # -- failures
@@ -170,7 +170,6 @@ def test_a_caution_is_said_before_training(session: StubSession) -> None:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Path:
     """A repository with its presets and two runs, of which `second` was written to last."""
     monkeypatch.setenv("AZR_HOME", str(tmp_path))
-    (tmp_path / "configs").symlink_to(root / "configs")
     for age, name in ((2000, "first"), (1000, "second")):
         run = tmp_path / "checkpoints" / name
         run.mkdir(parents=True)
@@ -208,7 +207,6 @@ def test_resume_with_a_configuration_leaves_the_run_to_it(session: StubSession, 
 def test_a_bad_resume_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     assert failure(2, "train", "--resume", str(tmp_path)) == f"{tmp_path} is not a run: it has no config.yaml"
     monkeypatch.setenv("AZR_HOME", str(tmp_path))
-    (tmp_path / "configs").symlink_to(root / "configs")
     assert "there is no run in" in failure(2, "train", "--resume")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 
 from azr_mlx import __version__, config, paths
 from azr_mlx.bench import measure
-from azr_mlx.errors import AzrError
-from azr_mlx.planner.machine import APPLE
+from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.planner import chips
 from azr_mlx.types import GB
 
 FORMAT = 1
@@ -127,8 +128,11 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{one['operation']} {one['dtype']} {one['rows']} rows" for one in numerics["errors"] if not one["right"]
         ]
         said.append(f"products  WRONG: {', '.join(wrong)}: this build of MLX must not train")
-    table = APPLE.get(machine["name"])
-    beside = f" (the chip's table: {table[0]:g} GB/s, {table[1]:g} TFLOP/s)" if table else ""
+    beside = ""
+    if machine["device"] == "metal":
+        with contextlib.suppress(UsageError):  # newer than the table
+            chip = chips.find(machine["name"], machine["memory"])
+            beside = f" (the chip's table: {chip.bandwidth:g} GB/s, {chip.tflops:.3g} TFLOP/s)"
     said += [
         f"reached   {products['gb_per_second']:.4g} GB/s by one row, {products['tflops']:.3g} TFLOP/s dense, "
         f"{products['quantized_tflops']:.3g} in 4 bits, {products['launch_microseconds']:.3g} µs an operation{beside}",

@@ -10,6 +10,7 @@ from typing import Any
 from azr_mlx.config.option import written
 from azr_mlx.config.schema import Config, flatten, options
 from azr_mlx.errors import UsageError
+from azr_mlx.types import Kind
 
 
 class ConfigError(UsageError):
@@ -61,7 +62,7 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         f"model.thinking needs model.style chat, not {m.style}: other styles open their own think section or none",
     )
     yield c.lora.layers == 0, "lora.layers 0 would train nothing: use -1 for all blocks, or how many from the last"
-    yield not t.kinds, "tasks.kinds is empty: name at least one of deduction, abduction, induction"
+    yield not t.kinds, f"tasks.kinds is empty: name at least one of {', '.join(Kind)}"
     yield len(set(t.kinds)) < len(t.kinds), f"tasks.kinds names a kind twice: {', '.join(t.kinds)}"
     yield b.proposals == 0 and b.solves == 0, "batch.proposals and batch.solves are both 0: a step would do nothing"
     trains_proposals = b.train_proposer and b.proposals > 0
@@ -85,7 +86,11 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         c.buffer.seed_size > c.buffer.capacity,
         f"buffer.seed_size {c.buffer.seed_size} is more than buffer.capacity {c.buffer.capacity}",
     )
-    yield c.tracking.wandb and not c.tracking.wandb_project.strip(), "tracking.wandb needs tracking.wandb_project"
+    named = [sink for sink in ("wandb", "trackio") if sink in c.tracking.all_sinks()]
+    yield (
+        bool(named) and not c.tracking.wandb_project.strip(),
+        f"tracking.sinks {' and '.join(named)} needs tracking.wandb_project",
+    )
 
 
 def cautions(config: Config) -> list[str]:
@@ -104,6 +109,8 @@ def cautions(config: Config) -> list[str]:
             f"in the loss, so the ratio is off by up to {1 / s.top_p:.3g} a token and {_power(1 / s.top_p, 100)} "
             "over 100 tokens; 1 is exact"
         )
+    if config.tracking.wandb:
+        found.append("tracking.wandb is the older way to write tracking.sinks: wandb; it works as before")
     if b.train_proposer and b.proposals and b.attempts == 1:
         found.append("batch.attempts 1: a solve rate of one attempt is 0 or 1, so no proposal is ever learnable")
     if config.advantage.baseline == "by_prompt" and b.train_proposer and b.proposals:

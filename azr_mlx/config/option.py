@@ -19,9 +19,13 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: tuple[Any, ...] | None = None,
+    explained: str = "",
 ) -> Any:
-    """A dataclass field that knows its meaning and its range."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    """A dataclass field that knows its meaning and its range; `explained` links to the page that lists its choices."""
+    metadata = {
+        "help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices,
+        "explained": explained,
+    }  # fmt: skip
     if isinstance(default, (list, dict, set)):
         raise TypeError("options are immutable: use a tuple")
     return field(default=default, metadata=metadata)
@@ -40,6 +44,7 @@ class Option:
     above: float | None
     below: float | None
     choices: tuple[Any, ...] | None
+    explained: str  # a Markdown link to the page that lists the choices, or ""
 
     @property
     def allowed(self) -> str:

@@ -71,7 +71,7 @@ def find_config(source: str | Path) -> Path:
     if str(source) in names:
         return paths.configs() / f"{source}.yaml"
     if not names:
-        paths.root()  # says how to get the presets
+        paths.shipped()  # says what is wrong
     word = path.stem if path.suffix in (".yaml", ".yml") else str(source)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.4)
     guess = f"; did you mean {near[0]}?" if near else ""

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from azr_mlx.config.option import Option, option
+from azr_mlx.types import Kind
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class TasksConfig:
     kinds: tuple[str, ...] = option(
         ("deduction", "abduction", "induction"),
         "the task kinds that are played",
-        choices=("deduction", "abduction", "induction"),
+        choices=tuple(kind.value for kind in Kind),
+        explained="[task kinds](kinds.md)",
     )
     references: int = option(6, "K: examples shown to a proposer", low=0)
-    induction_pairs: int = option(10, "inputs of an induction task; half are shown, half decide", low=2)
+    induction_pairs: int = option(
+        10, "inputs of a task with several cases; of an induction half are shown, half decide", low=2
+    )
     max_program_chars: int = option(4000, "longest program that a proposal may hold", low=1)
     max_input_chars: int = option(1000, "longest argument text that a proposal may hold", low=1)
     max_output_chars: int = option(400, "longest output text of a valid task", low=1)
@@ -86,6 +90,11 @@ class SamplingConfig:
     solve_tokens: int = option(1024, "longest solution in tokens", low=1)
     prompt_tokens: int = option(3072, "longest prompt in tokens; a longer one is drawn again", low=1)
     max_rows: int = option(64, "rows decoded together", low=1)
+    tile_rows: int = option(
+        0,
+        "rows that cost together what one costs: batches hold whole multiples; 0 is 32 on an Apple GPU, else 1",
+        low=0,
+    )
     kv_gb: float = option(0.0, "memory for keys and values in GB; 0 leaves it to max_rows", low=0)
     overlap: bool = option(True, "attempt a fresh task while others are proposed; else when all are judged")
 
@@ -154,7 +163,9 @@ class OptimConfig:
 @dataclass(frozen=True)
 class BufferConfig:
     capacity: int = option(16384, "items of each kind; the oldest that is not a seed leaves first", low=1)
-    per_program: int = option(0, "most deduction, and most abduction, tasks about one program; 0 is any number", low=0)
+    per_program: int = option(
+        0, "most tasks of a kind about one program, where the proposer chooses it; 0 is any number", low=0
+    )
     seed_size: int = option(64, "valid seed tasks to collect before the first step", low=1)
     seed_rounds: int = option(40, "most rounds of proposing spent on seeds", low=0)
 
@@ -191,9 +202,18 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class TrackingConfig:
     rollouts: bool = option(True, "write every rollout to rollouts/step-*.jsonl")
-    wandb: bool = option(False, "send metrics to Weights & Biases")
-    wandb_project: str = option("azr_mlx", "W&B project")
+    sinks: tuple[str, ...] = option(
+        (),
+        "where metrics and sampled rollouts go besides the run folder; trl is trl.jsonl, in the names of TRL",
+        choices=("wandb", "tensorboard", "trackio", "trl"),
+    )
+    wandb: bool = option(False, "the older way to write sinks: wandb")
+    wandb_project: str = option("azr_mlx", "project in W&B and Trackio")
     report: bool = option(True, "write report.html at the end")
+
+    def all_sinks(self) -> tuple[str, ...]:
+        """The sinks, the older option included, each once."""
+        return tuple(dict.fromkeys((*self.sinks, *(("wandb",) if self.wandb else ()))))
 
 
 @dataclass(frozen=True)
@@ -275,7 +295,7 @@ RESUMABLE = frozenset(
     key
     for key in options()
     if key in ("name", "steps", "minutes", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
-    or key in ("sampling.max_rows", "sampling.kv_gb", "executor.workers")
+    or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.kv_gb", "executor.workers")
     or key in ("optim.micro_batch_tokens", "optim.checkpoint_layers")
     or key.startswith(("checkpoint.", "tracking."))
 )

@@ -14,8 +14,8 @@ from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.benchmark import Benchmark, Wording
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.executor.rules import ALLOWED_MODULES
-from azr_mlx.selfplay import parsing, prompts
-from azr_mlx.types import Case, Kind, Task
+from azr_mlx.selfplay import kinds, parsing, prompts
+from azr_mlx.types import Case, Task
 
 Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text
 
@@ -43,7 +43,7 @@ class Asker:
                 f"{benchmark.name} has no prompt variant {variant!r}; there are {', '.join(benchmark.prompts)}"
             )
         self.wording = benchmark.prompts[variant]
-        self.kind = Kind.ABDUCTION if benchmark.scorer == "input" else Kind.DEDUCTION
+        self.hidden = "input" if benchmark.scorer == "input" else "output"  # what a CRUXEval problem asks for
         self._render = render
         self._shots = _shots(benchmark, self.wording, problems)
         self._style: prompts.Style | None = None
@@ -57,7 +57,7 @@ class Asker:
         """The question of one problem. Raises UsageError when a chat template is needed and there is none."""
         if self._style is not None:
             given, output = problem.fields["input"], problem.fields["output"]
-            prompt = self._style.solve(Task(self.kind, problem.code, (Case(given, output),)))
+            prompt = self._style.solve(Task(kinds.hiding(self.hidden), problem.code, (Case(given, output),)))
             # A compact answer ends with its block; the fence that opens one has a label, so it does not end anything.
             stop = self._style.stop or ("\n```\n",) if self.wording.style == "compact" else self._style.stop
             return Question(prompt.text, prompt.opening, tuple(stop))
@@ -77,13 +77,13 @@ class Asker:
             answer = parsing.answer_section(reply) if self._style is not None and self._style.tags else reply
             if "```" in answer and not parsing.blocks(answer):
                 answer = question.opening + cut(text, question.stop) + "\n```"
-            value = parsing.solver_value(answer, "input" if self.kind is Kind.ABDUCTION else "output")
-            return f"f({value})" if self.kind is Kind.ABDUCTION else value
+            value = parsing.solver_value(answer, self.hidden)
+            return f"f({value})" if self.hidden == "input" else value
         text = cut(text, question.stop)
         if kind in ("continue", "program"):
             return text
         if kind == "tag":
-            return _tagged(question.opening + text, self.kind)
+            return _tagged(question.opening + text, self.hidden)
         return joined(problem, question.opening + text)
 
 
@@ -144,11 +144,11 @@ def _defines(code: str, name: str) -> bool:
     return bool(name) and re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
-def _tagged(reply: str, kind: Kind) -> str:
+def _tagged(reply: str, hidden: str) -> str:
     """What stands between the last [ANSWER] and its end; of an assertion the side that was asked for."""
     _, tag, rest = reply.rpartition("[ANSWER]")
     answer = (rest if tag else reply).partition("[/ANSWER]")[0].strip()
     if answer.startswith("assert ") and "==" in answer:
         left, _, right = answer.removeprefix("assert ").partition("==")
-        answer = (left if kind is Kind.ABDUCTION else right).strip()
+        answer = (left if hidden == "input" else right).strip()
     return answer

@@ -155,22 +155,27 @@ def call_all(
         result_bytes=_RESULT_BYTES,
     )
     job = Job(program + _LOOP, (f"{data!r}, {target!r}, {mode!r}, {0 if whole else _LARGE}",), "__azr_calls", limits)
-    return _read(executor.submit(job).result())
+    return read(executor.submit(job).result(), len(inputs))
 
 
-def _read(outcome: Outcome) -> Calls:
+def read(outcome: Outcome, count: int) -> Calls:
+    """What the outcome of `count` calls says. Raises nothing, whatever the program made of the lines that call it."""
     if outcome.status is Status.SANDBOX_ERROR:
         return Calls((), outcome.detail or "sandbox error", harness=True)
     if not outcome.ok:
         return Calls((), f"{outcome.status}: {outcome.detail}" if outcome.detail else str(outcome.status))
     results: list[Result] = []
     # The list is the program's word for it: its shape is looked at before it is believed.
-    for row in outcome.value if isinstance(outcome.value, list) else ():
+    rows = outcome.values[0] if len(outcome.values) == 1 else None
+    if not isinstance(rows, list) or len(rows) > count:
+        return Calls((), "bad-result: not what the calls report")
+    for row in rows:
         if not (isinstance(row, tuple) and len(row) == 3 and isinstance(row[2], float) and math.isfinite(row[2])):
             return Calls((), "bad-result: not what the calls report")
         why, value, seconds = row
         if why == "ok":
             results.append(Result("ok", value, "", seconds))
         else:
-            results.append(Result(why if why in ("late", "large") else "error", None, str(value)[:200], seconds))
+            said = value[:200] if type(value) is str else ""
+            results.append(Result(why if why in ("late", "large") else "error", None, said, seconds))
     return Calls(tuple(results))

@@ -49,7 +49,8 @@ def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
     """Do what `azr eval` was asked for. Starts the executor first, and MLX only when a model has to write."""
     console = Console(stderr=options.as_json, highlight=False)
     plans = [make_plan(choice, given=options.completions is not None) for choice in options.choices]
-    folder = options.logs or paths.root() / "logs"
+    folder = options.logs or paths.logs()
+    paths.make_folder(folder, "--logs")  # before anything is computed that would be lost
     adapter = _adapter(options.adapter) if options.adapter is not None else None
     kept: list[dict[str, Any]] = []
     try:

@@ -18,6 +18,7 @@ from azr_mlx.evaluation.calls import PATIENCE, PRESENCE, SET, VALUE, Calls, Resu
 from azr_mlx.evaluation.problems import Problem, Trial
 from azr_mlx.executor import Executor, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
+from azr_mlx.executor.two_process import TWO_PROCESS
 
 _OUTPUT_BYTES = 16 << 20
 
@@ -36,6 +37,7 @@ class Score:
     parts: Mapping[str, bool] = field(default_factory=dict)
     tests: str = ""
     harness: bool = False  # the sandbox failed, not the program: this verdict says nothing
+    mode: str = TWO_PROCESS  # or "in-process": test and program shared a process, where nothing is proved
 
     @property
     def missing_module(self) -> str:
@@ -76,7 +78,10 @@ class Judge:
 
     def _asserts(self, problem: Problem, program: str) -> Score:
         setup = problem.setup + "\n" if problem.setup else ""
-        return _score(self.executor.submit(TestJob(setup + program, problem.test, limits=self.limits)).result())
+        job = TestJob(
+            setup + program, problem.test, limits=self.limits, helpers=problem.stub, functions=problem.functions
+        )
+        return _score(self.executor.submit(job).result())
 
     # ------------------------------------------------------------------------------------------------- EvalPlus
 
@@ -243,12 +248,13 @@ class _Truth:
 
 def _score(outcome: Outcome) -> Score:
     """The verdict that an outcome is, where ending well is passing."""
+    mode = outcome.mode or TWO_PROCESS  # of a call or a script, whose results are judged here
     if outcome.ok:
-        return Score(True, "passed")
+        return Score(True, "passed", mode=mode)
     if outcome.status is Status.TIMEOUT:
-        return Score(False, "timed out")
+        return Score(False, "timed out", mode=mode)
     detail = f"failed: {outcome.status}: {outcome.detail}" if outcome.detail else f"failed: {outcome.status}"
-    return Score(False, detail, harness=outcome.status is Status.SANDBOX_ERROR)
+    return Score(False, detail, harness=outcome.status is Status.SANDBOX_ERROR, mode=mode)
 
 
 def _trouble(calls: Calls) -> str:

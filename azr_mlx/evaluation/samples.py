@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from azr_mlx import paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.data import read_data_file
 from azr_mlx.files import write_text
@@ -31,8 +32,8 @@ class SampleFile:
         self.path = path
         self.found: dict[tuple[str, int], dict[str, Any]] = {}
         beside = path.with_name(path.name + ".run.json")
+        paths.make_folder(path.parent, "--logs or --output")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
         except OSError as error:
             raise AzrError(f"{path} cannot be written: {error.strerror}") from None

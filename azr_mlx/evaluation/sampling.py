@@ -11,7 +11,8 @@ from azr_mlx.evaluation.asking import Asker, Question
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.evaluation.samples import SampleFile
-from azr_mlx.types import Kind, Prompt, Role, Rollout, Stop
+from azr_mlx.selfplay import kinds
+from azr_mlx.types import Prompt, Role, Rollout, Stop
 
 EVALUATION_SEED = 0x6576616C  # a word of every key: no draw of an evaluation is one of training
 
@@ -104,7 +105,7 @@ def sample(
 
 def _prompt(question: Question) -> Prompt:
     # Role and kind are words of self-play; a benchmark's problem is nearest to writing a program.
-    return Prompt(Role.SOLVE, Kind.INDUCTION, question.text, question.opening)
+    return Prompt(Role.SOLVE, kinds.hiding("program"), question.text, question.opening)
 
 
 def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]) -> dict[str, Any]:

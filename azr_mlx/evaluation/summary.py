@@ -14,6 +14,7 @@ from azr_mlx.evaluation.judging import Score
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.evaluation.statistics import estimate, pass_at_k
+from azr_mlx.executor.two_process import IN_PROCESS
 from azr_mlx.types import Stop
 
 DEMONSTRATION = "qwen3-nano"
@@ -64,6 +65,7 @@ def summarize(plan: Plan, judged: JudgedSamples) -> dict[str, Any]:
         else None,
         "timed_out": sum(score.result.startswith("timed out") for score in verdicts),
         "not_judged": sum(score.harness for score in verdicts),
+        "judged_in_process": sorted({p.id for p, _, score in judged.rows if score.mode == IN_PROCESS}),
         "missing_modules": dict(Counter(score.missing_module for score in verdicts if score.missing_module)),
     }
     return found
@@ -107,6 +109,12 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
     if found["missing_modules"]:
         named = ", ".join(f"{name} {count}" for name, count in sorted(found["missing_modules"].items()))
         lines.append(f"programs that import what the sandbox does not have, counted as wrong: {named}")
+    if found["judged_in_process"]:
+        named = ", ".join(found["judged_in_process"][:10])
+        lines.append(
+            f"judged in one process with their test, which needs objects of the program: {named}; there a program that "
+            "means to can pass unearned"
+        )
     if found["not_judged"]:
         lines.append(f"the sandbox failed on {found['not_judged']} samples, counted as wrong: run it again")
     return lines

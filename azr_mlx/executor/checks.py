@@ -1,17 +1,18 @@
-"""In-child tests (HumanEval, MBPP), hardened: the program and its test share a process, so this is no proof.
+"""Tests that need the program in their own process: hardened, but no proof. two_process.py is what most tests get.
 
 A program that wants to look right without being so has to get past these, in order:
 
 1. A pass is a secret token that is written after the last statement of the test. The token waits in a pipe until then;
-   no variable, frame or object holds it while the program runs.
+   no variable of the test's holds it while the program runs.
 2. What the program defines is called in a thread of its own, so that walking up its frames ends before the test's.
    `sys._getframe`, `sys._current_frames` and the gc's object lists are taken away first.
 3. What a call returns must be data whose `==` is Python's own: an instance of a class that defines `__eq__` (or
    `__bool__`, `__lt__`, ...) itself is refused with an assertion error before the test can compare it.
 4. The test runs with the built-in functions and the `math` module of before the program, in a namespace of its own.
 
-All of this can be undone by a program that reaches for the interpreter's memory (ctypes, a debugger's tricks), which
-is why docs/security.md calls in-child tests hardened and function jobs, judged outside the child, safe.
+All of this can be undone from within, and without much art: a class handed out as the function, a replaced `exec`, the
+token's pipe read by its number, frames walked from an `__init__`. benchmarks/verdicts/hostile_set.py has such programs.
+So no reward ever depends on this mode, and a score names the problems that needed it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
-_HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
-_COMPARING: tuple[str, ...] = (
+HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement (or behaves as if)
+COMPARING: tuple[str, ...] = (
     "__eq__",
     "__ne__",
     "__bool__",
@@ -38,10 +39,10 @@ _COMPARING: tuple[str, ...] = (
     "__ge__",
     "__contains__",
 )
-_COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
-_mro = type.__dict__["__mro__"].__get__
-_dict = type.__dict__["__dict__"].__get__
-_flags = type.__dict__["__flags__"].__get__
+COMPARING += ("__sub__", "__rsub__", "__abs__", "__round__", "__getattribute__", "__getattr__", "__iter__", "__hash__")
+mro_of = type.__dict__["__mro__"].__get__
+dict_of = type.__dict__["__dict__"].__get__
+flags_of = type.__dict__["__flags__"].__get__
 _type, _any, _zip = type, any, zip
 _KNOWN: list[type] = [Counter, OrderedDict, defaultdict, deque]
 
@@ -58,12 +59,12 @@ def know(*types_: type) -> None:
 def trusted(value: Any, depth: int = 50) -> bool:
     """Whether comparing `value` runs no code of the program's."""
     kind = _type(value)
-    for base in _mro(kind):
+    for base in mro_of(kind):
         # By identity: a metaclass may say that its class equals another.
-        if not _flags(base) & _HEAP or _any(base is known for known in _KNOWN):
+        if not flags_of(base) & HEAP or _any(base is known for known in _KNOWN):
             continue
-        own = _dict(base)
-        if _any(name in own for name in _COMPARING):
+        own = dict_of(base)
+        if _any(name in own for name in COMPARING):
             return False
     if depth and isinstance(value, (list, tuple, set, frozenset)):
         return all(trusted(item, depth - 1) for item in _iterate(value))

@@ -18,9 +18,10 @@ import os
 import resource
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
-from azr_mlx.executor import checks
+from azr_mlx.executor import checks, remote
 from azr_mlx.executor.values import EncodeError, encode
 from azr_mlx.executor.wire import (
     HEADER,
@@ -98,16 +99,21 @@ def describe(error: BaseException) -> str:
 
 def report(error: BaseException, where: str = "") -> None:
     """Send the frame that an exception of the program deserves."""
+    letter, text = classify(error)
+    say(letter, where + text)
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """The letter and the text of the frame that an exception of the program deserves."""
     if isinstance(error, MemoryError):
-        say(RESULT_MEMORY, f"{where}MemoryError")
-    elif isinstance(error, SystemError) and _memory_is_short():
-        say(RESULT_MEMORY, f"{where}SystemError")
-    elif isinstance(error, SystemExit):
-        say(RESULT_EXITED, f"{where}SystemExit({_code(error)})")
-    elif isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
-        say(RESULT_FORBIDDEN, where + describe(error))
-    else:
-        say(RESULT_EXCEPTION, where + describe(error))
+        return RESULT_MEMORY, "MemoryError"
+    if isinstance(error, SystemError) and _memory_is_short():
+        return RESULT_MEMORY, "SystemError"
+    if isinstance(error, SystemExit):
+        return RESULT_EXITED, f"SystemExit({_code(error)})"
+    if isinstance(error, OSError) and error.errno in (1, 13, 30):  # EPERM, EACCES, EROFS: a layer said no
+        return RESULT_FORBIDDEN, describe(error)
+    return RESULT_EXCEPTION, describe(error)
 
 
 def _memory_is_short() -> bool:
@@ -215,12 +221,40 @@ def run_test(program: str, test: str, token: bytes, caller: checks.Caller) -> No
         send_values([], bytes.fromhex(word))
     elif word == "test" and isinstance(error, _AssertionError):
         _flush()
-        say(RESULT_FAILED, f"{_failed_line(test, error)}{describe(error)}")
+        say(RESULT_FAILED, f"{_failed_line(test.splitlines(), error)}{describe(error)}")
     else:
         report(error, f"{word}: ")
 
 
-def _failed_line(test: str, error: BaseException) -> str:
+def run_calls(program: str, calls: Any, names: Any, going_on: bool, track: bool, max_bytes: int) -> None:
+    """The candidate's half of a test in two processes: load the program once, make the calls, send the answers."""
+    try:
+        namespace = fresh_module("program")
+        exec(compile(program, "<program>", "exec", 0, True), namespace)
+    except BaseException as error:
+        report(error, "program: ")
+        return
+    encoded = remote.answer(namespace, calls, names, going_on, track, classify, max_bytes - 1024)
+    _flush()
+    send_values([encoded])
+
+
+def run_half(
+    test: Any, helpers: Any, names: Any, seeded: bool, calls: Any, answers: Any, lines: tuple[str, ...]
+) -> None:
+    """The test's half: no line of the program is in this process."""
+    word, body, error = remote.play(test, helpers, names, seeded, calls, answers, fresh_module("test"))
+    _flush()
+    if error is None:
+        send_values([encode((word, body), 1 << 24)])
+    elif isinstance(error, AssertionError):
+        say(RESULT_FAILED, f"{_failed_line(lines, error)}{describe(error)}")
+    else:
+        letter, text = getattr(error, "_azr_verdict", None) or classify(error)
+        say(letter, f"test: {text}")
+
+
+def _failed_line(lines: Sequence[str], error: BaseException) -> str:
     """The line of the test that failed, for the reader."""
     number = 0
     trace = error.__traceback__
@@ -228,7 +262,6 @@ def _failed_line(test: str, error: BaseException) -> str:
         if trace.tb_frame.f_code.co_filename == "<test>":
             number = trace.tb_lineno
         trace = trace.tb_next
-    lines = test.splitlines()
     return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
@@ -253,6 +286,11 @@ def work(run: Run) -> None:
             run_function(program, inputs, function, reverse, max_bytes)
         elif mode == "script":
             run_script(program, *rest)
+        elif mode == "calls":
+            calls, names, going_on, track = rest
+            run_calls(program, calls, names, going_on, track, max_bytes)
+        elif mode == "half":
+            run_half(*rest)
         else:
             test, token = rest
             del rest

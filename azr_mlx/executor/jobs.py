@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import types
 from dataclasses import dataclass
+from typing import Any
 
 
 class Status(enum.StrEnum):
@@ -56,12 +58,51 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class TestJob:
-    """Run `program`, then `test` in the same namespace; `entry_point` is passed to the test's `check`, if given."""
+    """Does `program` pass `test`? `entry_point` is passed to the test's `check`, if given.
+
+    Program and test run in two processes, and the outcome's `mode` is "two-process": what the test takes from the
+    program are functions, which it calls with plain data. A test that needs more (it passes functions or objects of
+    the program's, or inspects it) runs below the program in one process; the outcome's mode is then "in-process", and
+    a program that means to can pass it without being right: never pay for such a pass.
+
+    helpers: the task's own code (the stub of a prompt) of which the test may use names; they are not taken from the
+    program. functions: names that are the program's even though helpers or Python's built-ins have them too.
+    in_process: do not try two processes.
+    """
 
     __test__ = False  # not a test of pytest
     program: str
     test: str
     entry_point: str = ""
+    limits: Limits | None = None
+    helpers: str = ""
+    functions: tuple[str, ...] = ()
+    in_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallsJob:
+    """The candidate's half of a TestJob: load `program`, make `calls`. One value, as remote.answer describes it."""
+
+    program: str
+    calls: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]
+    names: tuple[str, ...] = ()  # of the program, about which the test has to know what they are
+    going_on: bool = False  # after a call that raised
+    track: bool = True  # send back arguments that a call changed
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HalfJob:
+    """The test's half of a TestJob: run a compiled test on the answers so far. One value, as remote.play describes."""
+
+    test: types.CodeType
+    helpers: types.CodeType | None
+    names: dict[str, tuple[Any, ...]]
+    seeded: bool
+    calls: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]
+    answers: tuple[Any, ...]
+    lines: tuple[str, ...]  # of the test's text
     limits: Limits | None = None
 
 
@@ -86,6 +127,7 @@ class Outcome:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory: int = 0  # bytes resident, the interpreter's own included
+    mode: str = ""  # of a TestJob: "two-process", or "in-process" where nothing is proved
 
     @property
     def ok(self) -> bool:

@@ -40,8 +40,8 @@ from types import TracebackType
 from typing import Any
 
 from azr_mlx.errors import AzrError
-from azr_mlx.executor import boundary, wire
-from azr_mlx.executor.jobs import Job, Limits, Outcome, Status, StdinJob, TestJob
+from azr_mlx.executor import boundary, two_process, wire
+from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
 from azr_mlx.executor.slots import Folder, Slot, private_file
 
@@ -69,7 +69,7 @@ class ExecutorFailed(AzrError, RuntimeError):
     """The executor could not mend itself; the message names the cause. Nothing was judged wrong by it."""
 
 
-_KIND = Job | TestJob | StdinJob
+_KIND = Job | TestJob | StdinJob | CallsJob | HalfJob
 
 
 class _Work:
@@ -84,17 +84,23 @@ class _Work:
         self.serial = 0  # in order of submission
         self.tries = 0
         self.token = b""
-        self.count = len(job.inputs) if isinstance(job, Job) else 0  # values that an honest child sends
+        # Values that an honest child sends.
+        self.count = len(job.inputs) if isinstance(job, Job) else int(isinstance(job, CallsJob | HalfJob))
         rest: tuple[Any, ...]
         if isinstance(job, Job):
             mode, rest = "function", (tuple(job.inputs), job.function, reverse)
         elif isinstance(job, StdinJob):
             mode, rest = "script", (job.stdin,)
+        elif isinstance(job, CallsJob):
+            mode, rest = "calls", (job.calls, job.names, job.going_on, job.track)
+        elif isinstance(job, HalfJob):
+            mode, rest = "half", (job.test, job.helpers, job.names, job.seeded, job.calls, job.answers, job.lines)
         else:
             self.token = secrets.token_bytes(16)
             test = job.test + (f"\ncheck({job.entry_point})\n" if job.entry_point else "")
             mode, rest = "test", (test, self.token)
-        body = marshal.dumps((mode, str(job.program), rest, limits.result_bytes))
+        program = "" if isinstance(job, HalfJob) else str(job.program)
+        body = marshal.dumps((mode, program, rest, limits.result_bytes))
         self.payload = body
         if len(body) <= MAX_JOB_BYTES:
             head = wire.JOB.pack(
@@ -207,6 +213,8 @@ class Executor:
 
         Raises RuntimeError once closed, and ExecutorFailed, here or out of the future, when the executor has failed.
         """
+        if isinstance(job, TestJob):
+            return two_process.submit(job, self.limits, lambda part: self._submit(part, 0, False).future, self.counters)
         return self._submit(job, 0, False).future
 
     def submit_check(self, job: Job) -> Future[Outcome]:

@@ -1,6 +1,7 @@
 """A run's adapter for mlx-lm, PEFT and transformers, checked against the policy that it was written from."""
 
 from azr_mlx.export.card import base_model
+from azr_mlx.export.check import Check
 from azr_mlx.export.formats import DTYPES, FORMATS, ExportedFolder
 from azr_mlx.export.fused import Tensor, fused_tensors, write_fused, write_safetensors
 from azr_mlx.export.hub import check_hub, push, repositories
@@ -8,7 +9,7 @@ from azr_mlx.export.peft import adapted, peft_config
 from azr_mlx.export.pipeline import export_checkpoint
 from azr_mlx.export.source import AdapterSource, default_target, find_source, running_policy
 from azr_mlx.export.tokenizer import write_tokenizer
-from azr_mlx.export.verify import Check, check_folders, check_rows, check_states
+from azr_mlx.export.verify import check_folders, check_rows, check_states
 
 __all__ = [
     "DTYPES",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from azr_mlx import __version__
+from azr_mlx.export.check import Check
 from azr_mlx.export.formats import DTYPES
 from azr_mlx.export.source import AdapterSource
-from azr_mlx.export.verify import Check
 from azr_mlx.files import sha256
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.versions import package_versions
@@ -60,7 +60,7 @@ def manifest_facts(
     return {
         "name": source.name,
         "format": format_,
-        "dtype": DTYPES[dtype] if format_ in ("hf", "base") else "float32",
+        "dtype": DTYPES[dtype],
         "base_model": origin,
         "trained_on": {
             "model": s.model.id, "revision": s.model.revision or _commit(policy.folder),
@@ -114,7 +114,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     format_, origin, on = facts["format"], facts["base_model"], facts["trained_on"]
     remote = origin.count("/") == 1 and not origin.startswith((".", "/", "~", "checkpoints/"))
     head: dict[str, Any] = {
-        "library_name": {"mlx": "mlx", "peft": "peft"}.get(format_, "transformers"),
+        "library_name": {"mlx": "mlx", "peft": "peft", "gguf": "gguf"}.get(format_, "transformers"),
         "pipeline_tag": "text-generation",
         "tags": ["azr", "self-play", "reinforcement-learning", *(["mlx", "lora"] if format_ == "mlx" else [])],
     }
@@ -135,6 +135,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "peft": "A LoRA adapter for PEFT.",
         "hf": f"A model with its LoRA adapter added, in {facts['dtype']}.",
         "base": f"The model that the adapters were trained on, without them, in {facts['dtype']}.",
+        "gguf": f"A model with its LoRA adapter added, in {facts['dtype']}, and the adapter alone, for llama.cpp.",
     }[format_]
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {facts['name']}\n\n{what} "
@@ -147,7 +148,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"- LoRA: rank {facts['lora']['rank']}, scale {facts['lora']['scale']:g} "
         f"(alpha {facts['lora']['scale'] * facts['lora']['rank']:g}), "
         f"{blocks}\n\n"
-        f"## How to load it\n\n{_usage(format_, origin, on)}\n{_caveats(facts)}"
+        f"## How to load it\n\n{_usage(facts)}\n{_caveats(facts)}"
         "## Checked at export\n\nThe files were loaded again and compared with the trained policy, in float32, "
         f"on {found['prompts']} of its prompts ({found['tokens']} tokens):\n\n| | |\n| --- | --- |\n"
         f"| KL per token (nats) | {found['kl']:.1e}{rounded} |\n"
@@ -158,8 +159,17 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _usage(format_: str, origin: str, on: Mapping[str, Any]) -> str:
+def _usage(facts: Mapping[str, Any]) -> str:
+    format_, origin, on = facts["format"], facts["base_model"], facts["trained_on"]
     quantized = on["quantization"]
+    if format_ == "gguf":
+        model = f"{facts['name']}-{next(short for short, name in DTYPES.items() if name == facts['dtype'])}.gguf"
+        return (
+            f"```sh\nollama create {facts['name'].lower()} -f Modelfile && ollama run {facts['name'].lower()}\n"
+            f"llama-cli -m {model} -p 'def f(a):'\nlms import {model}   # LM Studio\n```\n\n"
+            f"`{facts['name']}-lora.gguf` is the adapter alone: `llama-cli -m BASE.gguf --lora ADAPTER.gguf`, or "
+            "`FROM` the base and `ADAPTER` in a Modelfile. Quantizing the model again may round the update away.\n"
+        )
     if format_ == "mlx":
         made = (
             ""

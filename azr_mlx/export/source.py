@@ -91,5 +91,5 @@ def running_policy(source: AdapterSource) -> Any:
 
 
 def default_target(source: AdapterSource) -> Path:
-    """exports/RUN-STEP, below the working folder."""
-    return Path("exports") / source.name
+    """exports/RUN-STEP, beside the folder of runs."""
+    return paths.home() / "exports" / source.name

@@ -10,17 +10,18 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from azr_mlx import types
+from azr_mlx.export.check import Check
+from azr_mlx.export.gguf import read_adapter, read_tensors
 from azr_mlx.export.peft import adapted
 from azr_mlx.export.source import AdapterSource
 from azr_mlx.model import device, weights
 from azr_mlx.model.adapter_config import read_adapter_config
 
-LEAST_COSINE = 0.99  # least cosine between the logit change of the running policy and that of what was written
 PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 256, 32  # rows of the check, tokens of each, of which the policy's own
 HEAD_ROWS = 32  # positions whose logits are held at once
 
@@ -34,37 +35,6 @@ TEXTS = (
 
 Hidden = list[Any]  # of each row (T, D)
 Head = Callable[[Any], Any]  # (T, D) to float32 logits (T, V)
-
-
-@dataclass(frozen=True)
-class Check:
-    """How far what was written, loaded again, is from the running policy, both computed in float32.
-
-    `kl` is the mean over positions of KL(policy || written) in nats; `kl_as_run` the same for the policy in the dtype
-    in which it runs (None when that is float32). `cosine` compares the change of the logits that the adapter makes, in
-    the policy and in what was written; None when the adapter changes nothing. `effect` is the root mean square of that
-    change, `largest` the largest difference of a logit, `agree` the share of positions with the same likeliest token.
-    """
-
-    prompts: int
-    tokens: int
-    kl: float
-    kl_as_run: float | None
-    largest: float
-    cosine: float | None
-    effect: float
-    agree: float
-
-    @property
-    def good(self) -> bool:
-        """Whether what was written is the policy. Without an effect to keep, the KL alone decides."""
-        if not math.isfinite(self.kl + self.largest):
-            return False
-        return self.cosine >= LEAST_COSINE if self.cosine is not None else self.kl < 1e-2
-
-    def words(self) -> str:
-        kept = "no effect to keep" if self.cosine is None else f"effect kept {self.cosine:.4f}"
-        return f"KL {self.kl:.1e}/token, largest logit difference {self.largest:.1e}, {kept}"
 
 
 def check_rows(policy: Any, source: AdapterSource) -> list[tuple[int, ...]]:
@@ -120,6 +90,14 @@ def check_folders(policy: Any, token_rows: Sequence[Sequence[int]], folders: Map
             if name in ("mlx", "peft"):
                 with _adapters_of(policy, name, folder):
                     written, written_head = hidden(), head
+            elif name == "gguf":
+                # Two files: the adapter is the easier one to keep, so the whole model is what the check is about.
+                with _adapters_of(policy, name, folder):
+                    alone = check_states(base, running, hidden(), head, head)
+                if not alone.good:
+                    checks[name] = alone
+                    continue
+                written, written_head = _hidden_of_gguf(policy, folder, token_rows)
             else:
                 written, written_head = _hidden_of(folder, token_rows)
             target = base if name == "base" else running
@@ -214,6 +192,12 @@ def _adapters_of(policy: Any, format_: str, folder: Path) -> Iterator[None]:
             for path, module in layers.items():
                 module.lora_a, module.lora_b = read[f"{path}.lora_a"], read[f"{path}.lora_b"]
                 module.scale = scale
+        elif format_ == "gguf":
+            [file] = folder.glob("*-lora.gguf")
+            matrices, scale = read_adapter(policy, file)
+            for path, module in layers.items():
+                a, b = matrices[path]
+                module.lora_a, module.lora_b, module.scale = mx.array(a.T), mx.array(b.T), scale
         else:
             read = mx.load(str(folder / "adapter_model.safetensors"))
             described = json.loads((folder / "adapter_config.json").read_text())
@@ -231,26 +215,53 @@ def _adapters_of(policy: Any, format_: str, folder: Path) -> Iterator[None]:
 def _hidden_of(folder: Path, token_rows: Sequence[Sequence[int]]) -> tuple[Hidden, Head]:
     """Final hidden states of a fused folder, in float32, with one block of it in memory at a time."""
     import mlx.core as mx
+
+    network, _ = weights.open_lazily(folder)
+    weights.cast(network, mx.float32)
+    return _block_by_block(network, token_rows)
+
+
+def _hidden_of_gguf(policy: Any, folder: Path, token_rows: Sequence[Sequence[int]]) -> tuple[Hidden, Head]:
+    """The same of a GGUF file, whose tensors are read when their block is computed."""
+    import mlx.core as mx
+
+    [file] = (path for path in folder.glob("*.gguf") if not path.name.endswith("-lora.gguf"))
+    network = type(policy.model)(policy.model.args)
+
+    def fill(prefix: str) -> None:
+        tensors = read_tensors(policy, file, prefix)
+        network.load_weights([(name, mx.array(values)) for name, values in tensors], strict=False)
+
+    return _block_by_block(network, token_rows, fill)
+
+
+def _block_by_block(
+    network: Any, token_rows: Sequence[Sequence[int]], fill: Callable[[str], None] = lambda prefix: None
+) -> tuple[Hidden, Head]:
+    """Final hidden states, forgetting each block's weights after use. `fill` is told what is needed next."""
+    import mlx.core as mx
     from mlx.utils import tree_map
 
     from azr_mlx.model.backbone import Backbone
 
-    network, _ = weights.open_lazily(folder)
-    weights.cast(network, mx.float32)
     backbone = Backbone(network)
 
     def forget(module: Any) -> None:
         module.update(tree_map(lambda _: mx.zeros(1), module.parameters()))
 
+    fill("model.embed_tokens.")
     states = [backbone.trunk.embed_tokens(mx.array([row])) for row in token_rows]
     mx.eval(states)
     if "lm_head" in network:
         forget(backbone.trunk.embed_tokens)
-    for block in backbone.layers:
+    for i, block in enumerate(backbone.layers):
+        fill(f"model.layers.{i}.")
         states = [block(state, "causal", None) for state in states]
         mx.eval(states)
         forget(block)
         device.clear_cache()
+    fill("model.norm.")
+    fill("lm_head.")
     states = [backbone.trunk.norm(state)[0] for state in states]
     mx.eval(states)
     return states, backbone.logits

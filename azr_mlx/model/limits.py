@@ -6,6 +6,9 @@ from azr_mlx.types import GB
 
 # Tokens of one forward pass of a prefill: bounds its activations.
 PREFILL_TOKENS = 16384
+# Rows that MLX's kernels for products with quantized weights compute together on an Apple GPU: a 33rd row costs as much
+# as 32 (mlx pull request 3863 measured it: flat from 10 to 32 rows, +95 % at 33).
+TILE_ROWS = 32
 # The cache of mlx_lm grows by this many columns.
 CACHE_STEP = 256
 # Bytes of one float32 (rows, V) array in the head of the loss; about three of them are alive at a time. The weights of

@@ -34,6 +34,7 @@ from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
+from azr_mlx.model.limits import TILE_ROWS  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
@@ -273,6 +274,7 @@ class Policy:
             top_p=top_p,
             count=self.last_count,
             prefixes=self._prefixes,
+            tile=self.sampling.tile_rows or (TILE_ROWS if device.prepare().name == "metal" else 1),
         )
         return GenerationSession(self, decoder, progress)
 

@@ -72,6 +72,7 @@ class Count:
     prefill_tokens: int = 0  # prompt tokens that were computed, padding included
     decode_steps: int = 0
     decode_rows: int = 0  # sum of batch widths over steps, ended rows included
+    tile_rows: int = 0  # the same with every width rounded up to whole tiles: what products with the weights compute
     new_tokens: int = 0
     widest: int = 0
 
@@ -111,6 +112,7 @@ def generate(
     top_p: float = 1.0,
     count: Count | None = None,
     prefixes: Prefixes | None = None,
+    tile: int = 1,
 ) -> Iterator[Finished]:
     """Write a completion for every request and yield each as it ends, in any order.
 
@@ -122,10 +124,12 @@ def generate(
         temperature and top_p; greedy rows carry those of the model at temperature 1.
     prefixes: a dictionary in which prefixes that prompts share are remembered between calls; the caller empties it
         when the weights change. What a row says does not depend on what is in it.
+    tile: rows that cost the same as one in a product with the weights. While rows wait, the batch holds whole tiles,
+        and rows that have ended leave as soon as that saves one. 1 where every row costs its share.
     """
     decoder = Decoder(
         model, seed=seed, max_rows=max_rows, kv_bytes=kv_bytes, stop_tokens=stop_tokens, stop_text=stop_text,
-        temperature=temperature, top_p=top_p, count=count, prefixes=prefixes,
+        temperature=temperature, top_p=top_p, count=count, prefixes=prefixes, tile=tile,
     )  # fmt: skip
     decoder.add(requests)
     while decoder.busy:
@@ -148,16 +152,20 @@ class Decoder:
         top_p: float = 1.0,
         count: Count | None = None,
         prefixes: Prefixes | None = None,
+        tile: int = 1,
     ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows is {max_rows}, at least 1 is needed")
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}, it cannot be negative")
+        if tile < 1:
+            raise ValueError(f"tile is {tile}, at least 1 is needed")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p is {top_p}, it lies in (0, 1]")
         self.backbone = model if isinstance(model, Backbone) else Backbone(model)
         self.seed = tuple(seed)
         self.max_rows = max_rows
+        self.tile = tile
         self.kv_bytes = kv_bytes
         self.token_bytes, self.row_bytes = self.backbone.cache_bytes() if kv_bytes else (0, 0)
         self.stop_tokens = frozenset(stop_tokens)
@@ -229,6 +237,7 @@ class Decoder:
         mx.async_eval(self.tokens, self.logprobs)
         self.count.decode_steps += 1
         self.count.decode_rows += len(self.rows)
+        self.count.tile_rows += self._tiles(len(self.rows)) * self.tile
         self.count.widest = max(self.count.widest, len(self.rows))
 
     def _draw(self, logits: mx.array, rows: list[_Row]) -> tuple[mx.array, mx.array]:
@@ -246,8 +255,12 @@ class Decoder:
         """Take ended rows out of the batch when enough have ended."""
         live = [i for i, row in enumerate(self.rows) if not row.ended]
         ended = len(self.rows) - len(live)
-        if ended and (ended >= DEAD_SHARE * len(self.rows) or self._admissible(len(live))):
+        saves_tile = self.tile > 1 and self._tiles(len(live)) < self._tiles(len(self.rows))
+        if ended and (saves_tile or ended >= DEAD_SHARE * len(self.rows) or self._admissible(len(live))):
             self._keep(live)
+
+    def _tiles(self, rows: int) -> int:
+        return -(-rows // self.tile)
 
     def _keep(self, live: list[int]) -> None:
         """Drop all rows of the batch but these."""
@@ -280,6 +293,8 @@ class Decoder:
                 number -= 1
             if not live:
                 number = max(number, 1)
+        if self.tile < live + number and number < len(self.waiting):
+            number = max(0, number - (live + number) % self.tile)  # the rest of a tile is for rows that wait longer
         return number
 
     def _columns(self, joining: list[Request]) -> int:

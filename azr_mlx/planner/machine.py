@@ -9,23 +9,21 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from azr_mlx.errors import UsageError
+from azr_mlx.model.limits import TILE_ROWS
+from azr_mlx.planner import chips
 from azr_mlx.types import GB
 
-# Unified memory GB/s as Apple publishes it for the largest variant, and float16 TFLOP/s derived from cores x clock.
-APPLE: Mapping[str, tuple[float, float]] = {
-    "M1": (68, 2.6), "M1 Pro": (200, 5.3), "M1 Max": (400, 10.6), "M1 Ultra": (800, 21.2),
-    "M2": (100, 3.6), "M2 Pro": (200, 6.8), "M2 Max": (400, 13.6), "M2 Ultra": (800, 27.2),
-    "M3": (100, 3.5), "M3 Pro": (150, 6.4), "M3 Max": (400, 14.2), "M3 Ultra": (819, 28.4),
-    "M4": (120, 4.3), "M4 Pro": (273, 8.6), "M4 Max": (546, 17.2),
-}  # fmt: skip
 # Shares of the peaks that kernels reach; derived from published speeds of other programs, not measured here.
 GPU_BANDWIDTH, GPU_FLOPS = 0.7, 0.6
+# The same for the product of a few dozen rows with 4-bit weights: 11.2 to 11.5 TFLOP/s on an M3 Max (mlx pull request
+# 3863), 0.8 of its peak.
+GPU_TILE_FLOPS = 0.8
+MATRIX_UNIT_TILE = 64  # rows of a tile of MLX's kernels for the matrix units of M5; up to 32 rows take half of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,7 @@ class Machine:
     cores: int  # workers of the executor when executor.workers is 0
     elementwise: float = 0.0  # seconds an exponential takes, where they are not hidden behind the rest
     launch: float = 0.0  # seconds that one operation costs however small it is
+    tile: int = 1  # rows that a product with the weights computes together: a row more costs a whole tile
     measured: bool = False  # bandwidth and flops are what kernels reached, not what the hardware could
 
     @property
@@ -53,23 +52,35 @@ class Machine:
         """Shares of bandwidth and flops that are reached. A measured rate is reached."""
         return (GPU_BANDWIDTH, GPU_FLOPS) if self.packed and not self.measured else (1.0, 1.0)
 
+    @property
+    def tile_flops(self) -> float:
+        """The share of flops that is reached in decoding."""
+        return GPU_TILE_FLOPS if self.packed and not self.measured else 1.0
 
-def mac(memory: float, chip: str = "", room: float = 0.0) -> Machine:
-    """A Mac by its memory in bytes and its chip ("M3 Max"; empty: the least one sold with so much memory of M3)."""
-    chip = chip.removeprefix("Apple ").strip()
-    known = {name.lower(): name for name in APPLE}
+    @property
+    def batch_tile(self) -> int:
+        """The rows to whose multiples the sampler keeps its batches here."""
+        return TILE_ROWS if self.tile > 1 else 1
+
+    def padded(self, rows: int) -> int:
+        """The rows that a product of so many rows with the weights computes."""
+        tile = min(self.tile, TILE_ROWS) if rows <= TILE_ROWS else self.tile
+        return -(-rows // tile) * tile
+
+
+def mac(memory: float, chip: str = "", room: float = 0.0, gpu_cores: int = 0) -> Machine:
+    """A Mac by its memory in bytes and its chip ("M3 Max"; empty: the least M3 sold with so much memory).
+
+    gpu_cores: where the name alone does not say the size. Raises UsageError for a chip that is not in the table.
+    """
     assumed = "" if chip else ", assumed"
-    chip = chip or ("M3 Max" if memory > 36e9 else "M3 Pro" if memory > 24e9 else "M3")
-    name = known.get(chip.lower())
-    if name is None:
-        raise UsageError(
-            f"the chip {chip} is not in the table: give --bandwidth and --flops, or one of {', '.join(APPLE)}"
-        )
-    bandwidth, flops = APPLE[name]
+    found = chips.find(chip or ("M3 Max" if memory > 36e9 else "M3 Pro" if memory > 24e9 else "M3"), memory, gpu_cores)
     room = room or _metal_room(memory)
-    basis = "published bandwidth, derived flops"
-    cores = 8 if name.count(" ") == 0 else 24 if "Ultra" in name else 14
-    return Machine(f"Apple {name}{assumed}", "metal", memory, room, bandwidth * GB, flops * 1e12, basis, cores)
+    return Machine(
+        f"Apple {found.name} with {found.gpu_cores} GPU cores{assumed}", "metal", memory, room, found.bandwidth * GB,
+        found.tflops * 1e12, "published bandwidth, derived flops", found.cores,
+        tile=MATRIX_UNIT_TILE if found.matrix_units else TILE_ROWS,
+    )  # fmt: skip
 
 
 def calibrated(file: Path) -> Machine:
@@ -93,8 +104,14 @@ def calibrated(file: Path) -> Machine:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"--calibrate {file} is no file of azr bench ({what}): azr bench writes one") from None
     room = _metal_room(memory) if kind == "metal" else (0.9 if kind == "cuda" else 0.8) * memory
-    basis = f"measured by azr bench on {when}"
-    return Machine(name, kind, memory, room, numbers[0], numbers[1], basis, cores, launch=numbers[2], measured=True)
+    basis, tile = f"measured by azr bench on {when}", 1
+    if kind == "metal":
+        try:
+            tile = MATRIX_UNIT_TILE if chips.find(name, memory).matrix_units else TILE_ROWS
+        except UsageError:  # newer than the table
+            tile = TILE_ROWS
+    bandwidth, flops, launch = numbers
+    return Machine(name, kind, memory, room, bandwidth, flops, basis, cores, launch=launch, tile=tile, measured=True)
 
 
 def _metal_room(memory: float) -> float:
@@ -108,7 +125,7 @@ def here() -> Machine:
         memory = float(_sysctl("hw.memsize") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         limit = float(_sysctl("iogpu.wired_limit_mb") or 0) * 2**20
         try:
-            return mac(memory, _sysctl("machdep.cpu.brand_string"), limit)
+            return mac(memory, _sysctl("machdep.cpu.brand_string"), limit, _gpu_cores())
         except UsageError:
             return replace(_measured(), memory=memory, room=limit or 0.75 * memory)
     return _measured()
@@ -117,6 +134,15 @@ def here() -> Machine:
 def _sysctl(name: str) -> str:
     said = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)
     return said.stdout.strip() if said.returncode == 0 else ""
+
+
+def _gpu_cores() -> int:
+    """GPU cores of this Mac, 0 when the registry does not say."""
+    said = subprocess.run(
+        ["/usr/sbin/ioreg", "-rc", "AGXAccelerator", "-d1"], capture_output=True, text=True, check=False
+    )
+    found = re.search(r'"gpu-core-count" = (\d+)', said.stdout)
+    return int(found.group(1)) if found else 0
 
 
 def _measured() -> Machine:
@@ -159,7 +185,7 @@ def _measured() -> Machine:
     room = 0.9 * profile.memory if profile.packed else 0.8 * profile.memory
     return Machine(
         profile.device_name, profile.name, profile.memory, room, bandwidth, flops, "measured just now",
-        os.cpu_count() or 1, elementwise, launch,
+        os.cpu_count() or 1, elementwise, launch, TILE_ROWS if profile.name == "metal" else 1,
     )  # fmt: skip
 
 

@@ -240,12 +240,17 @@ def token_bytes(settings: config.Config, shape: Shape, machine: Machine) -> int:
     return 2 * shape.layers * shape.keys * act
 
 
-def rows_together(sampling: config.SamplingConfig, one: Workload, keys: int) -> int:
-    """Rows that the sampler decodes together: it admits what `max_rows` and `kv_gb` allow, and at least one."""
+def rows_together(sampling: config.SamplingConfig, one: Workload, keys: int, tile: int = 1) -> int:
+    """Rows that the sampler decodes together: it admits what `max_rows` and `kv_gb` allow, and at least one.
+
+    tile: while others wait it fills whole tiles of so many rows only, which takes less memory.
+    """
     rows = min(sampling.max_rows, one.rows)
     if sampling.kv_gb:
         # The sampler leaves a step of room, for rows that join others of another age.
         rows = min(rows, int(sampling.kv_gb * GB) // ((one.prompt + one.tokens + CACHE_STEP) * keys))
+    if tile < rows < one.rows:
+        rows -= rows % tile
     return max(1, rows)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.planner.machine import APPLE, Machine, calibrated, here, mac, size
+from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import plan_memory
 from azr_mlx.planner.roofline import step_costs
 from azr_mlx.planner.shapes import Shape, adapter_parameters, shape_of
@@ -187,8 +187,12 @@ def plan_command(
         given = size(size_) if size_ else 0.0
         if not given:
             raise UsageError("plan: --chip describes another machine: say how much memory it has with --memory 48GB")
-        known = chip if not (bandwidth and flops) or chip.lower() in map(str.lower, APPLE) else ""
-        machine = mac(given, known)
+        try:
+            machine = mac(given, chip)
+        except UsageError:
+            if not (bandwidth and flops):
+                raise
+            machine = replace(mac(given), name=chip)  # its rates are given
     else:
         machine = here()
     if machine.memory <= 0:

@@ -1,12 +1,12 @@
 """Time of a step by a roofline (Williams, Waterman and Patterson 2009).
 
 A step of decoding reads all weights and all keys and values once; prefill and update are products of matrices. Each
-takes at least bytes / bandwidth or operations / rate, whichever is longer.
+takes at least bytes / bandwidth or operations / rate, whichever is longer. A product of a few rows with the weights
+costs whole tiles of rows.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from azr_mlx import config
@@ -38,7 +38,8 @@ def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: f
     adapters = 4 * adapter_parameters(settings.lora, shape)
     costs = []
     for one, longest in zip(work, step_workloads(settings), strict=True):
-        rows = rows_together(settings.sampling, longest, keys)  # the sampler plans for the longest
+        # The sampler plans for the longest.
+        rows = rows_together(settings.sampling, longest, keys, settings.sampling.tile_rows or machine.batch_tile)
         pairs = one.prompts * one.prompt**2 / 2
         prompt_tokens = one.prompts * one.prompt
         flops = 2 * shape.matrices * prompt_tokens + 4 * pairs * shape.queries * shape.layers
@@ -46,13 +47,34 @@ def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: f
         exps = prompt_tokens * shape.gate * shape.layers + 2 * pairs * shape.heads * shape.layers
         costs.append(_cost(f"{one.name}: prefill", passes * weights, flops, exps, passes * 40 * shape.layers, machine,
                            f"{one.prompts:,} prompts of {one.prompt:,} tokens"))  # fmt: skip
-        steps = math.ceil(one.rows / rows) * one.tokens
+        # As many full batches as there are, and what is left as a last one.
+        batches = [(rows, one.rows // rows), (one.rows % rows, 1)]
         context = one.prompt + one.tokens / 2
-        moved = steps * (weights + adapters + rows * (context * keys + 8 * 4 * shape.vocabulary))
-        each = 2 * (shape.matrices + table) + 4 * context * shape.queries * shape.layers
-        exps = steps * rows * (shape.layers * (shape.gate + context * shape.heads) + 2 * shape.vocabulary)
-        costs.append(_cost(f"{one.name}: decode", moved, steps * rows * each, exps, steps * 40 * shape.layers, machine,
-                           f"{one.rows:,} rows of {one.tokens:,} tokens, {rows} at a time"))  # fmt: skip
+        products = 2 * (shape.matrices + table)  # operations of a row in products with the weights
+        moved = flops = exps = steps = 0.0
+        for width, times in batches if one.rows % rows else batches[:1]:
+            computed, read = machine.padded(width), 1
+            by_tile = computed * products / (machine.flops * machine.tile_flops)
+            if machine.tile > 1 and width * weights / (machine.bandwidth * machine.reached[0]) < by_tile:
+                computed, read = (
+                    width,
+                    width,
+                )  # a matrix-vector kernel, which reads the weights for each of the few rows
+            steps += times * one.tokens
+            moved += (
+                times * one.tokens * (read * weights + adapters + width * (context * keys + 8 * 4 * shape.vocabulary))
+            )
+            flops += times * one.tokens * (computed * products + width * 4 * context * shape.queries * shape.layers)
+            exps += (
+                times
+                * one.tokens
+                * width
+                * (shape.layers * (shape.gate + context * shape.heads) + 2 * shape.vocabulary)
+            )
+        padded = f" (computed as {machine.padded(rows)})" if machine.padded(rows) > rows else ""
+        costs.append(_cost(f"{one.name}: decode", moved, flops, exps, steps * 40 * shape.layers, machine,
+                           f"{one.rows:,} rows of {one.tokens:,} tokens, {rows} at a time{padded}",
+                           machine.tile_flops))  # fmt: skip
     tokens = completions = pairs = 0.0
     for one in work:
         if one.trained:
@@ -73,8 +95,19 @@ def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: f
     return costs
 
 
-def _cost(name: str, moved: float, flops: float, exps: float, launches: float, machine: Machine, what: str) -> Cost:
+def _cost(
+    name: str,
+    moved: float,
+    flops: float,
+    exps: float,
+    launches: float,
+    machine: Machine,
+    what: str,
+    reached: float = 0.0,
+) -> Cost:
+    """reached: the share of the machine's flops, where it is not the usual one."""
     share_bandwidth, share_flops = machine.reached
+    share_flops = reached or share_flops
     memory_time = moved / (machine.bandwidth * share_bandwidth)
     flop_time = flops / (machine.flops * share_flops)
     small = exps * machine.elementwise + launches * machine.launch

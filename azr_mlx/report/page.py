@@ -28,6 +28,7 @@ from azr_mlx.report import run_data, svg
 from azr_mlx.report.run_data import BANDS, RunData
 from azr_mlx.report.svg import Chart, Series
 from azr_mlx.run import metrics
+from azr_mlx.types import Kind
 
 TEMPLATE = Path(__file__).parent / "template"
 PHASES = ("write", "execute", "update")
@@ -98,7 +99,7 @@ def render(told: Sequence[RunData], *, refresh: int = 0) -> str:
         made=time.strftime("%Y-%m-%d %H:%M"),
         version=__version__,
         refresh=refresh,
-        style=Markup((TEMPLATE / "report.css").read_text(encoding="utf-8")),
+        style=Markup((TEMPLATE / "report.css").read_text(encoding="utf-8") + _labels()),
         script=Markup(script),
         policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",
@@ -114,6 +115,18 @@ def data_block(value: Any) -> Markup:
 
 def _round(value: float) -> float:
     return float(f"{value:.4g}") if math.isfinite(value) else 0.0
+
+
+_COLOURS, _MEAN = (0, 1, 2, 4, 5), 3  # colour numbers of the kinds, used again when there are more; and of their mean
+
+
+def _colour(kind: Kind) -> int:
+    return _COLOURS[list(Kind).index(kind) % len(_COLOURS)]
+
+
+def _labels() -> str:
+    """The style rules that give a kind's label the colour of its curves."""
+    return "".join(f".kind.{kind}::before {{ background: var(--c{_colour(kind)}); }}\n" for kind in Kind)
 
 
 def _code(text: str, most: int = 14) -> str:
@@ -137,9 +150,9 @@ def charts(data: RunData) -> list[Section]:
     def by_kind(
         title: str, name: str, note: str = "", *, style: str = "line", mean: bool = False, wide: bool = False
     ) -> Chart:
-        series = [Series(kind, i, data.points(f"{name}/{kind}")) for i, kind in enumerate(kinds)]
+        series = [Series(kind, _colour(kind), data.points(f"{name}/{kind}")) for kind in kinds]
         if mean:
-            series.append(Series("all", 3, data.points(f"{name}/mean")))
+            series.append(Series("all", _MEAN, data.points(f"{name}/mean")))
         return _chart(title, [f"{name}/{kind}" for kind in kinds], series, note, style, wide)
 
     def plain(title: str, *names: str, note: str = "", labels: Sequence[str] = (), first: int = 0) -> Chart:

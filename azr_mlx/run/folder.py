@@ -66,8 +66,8 @@ class RunFolder:
         """
         import fcntl
 
+        paths.make_folder(self.path, "--run-dir")
         with plain_errors(f"run folder {self}"):
-            self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a+")
         try:
             try:

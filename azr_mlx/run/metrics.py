@@ -21,6 +21,7 @@ from typing import Any
 
 from azr_mlx.executor.rules import normalised_key
 from azr_mlx.selfplay.advantages import zero_signal_share
+from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.types import Kind, Role, Scored, Step, Task
 
 Row = Mapping[str, Any]  # one step: what metrics.jsonl and timings.jsonl say of it, or a part of that
@@ -274,7 +275,7 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         shapes = [shape(task.program) for task in tasks]
         _put(result, f"program_nodes/{kind}", (float(nodes) for nodes, _ in shapes))
         _put(result, f"program_depth/{kind}", (float(depth) for _, depth in shapes))
-        if kind is not Kind.INDUCTION:
+        if KINDS[kind].chooses_program:
             _put(result, f"novel/{kind}", (float(normalised_key(task.program) not in known_programs) for task in tasks))
         _put(result, f"repeated/{kind}", (float(one.verdict.why == "duplicate") for one in mine))
         result[f"solve_rates/{kind}"] = histogram(fresh)
@@ -368,9 +369,9 @@ def document() -> str:
         "<!-- Written by `python -m azr_mlx.run.metrics`; edit the tables in azr_mlx/run/metrics.py instead. -->",
         "",
         "A run writes one row a step into two files. `metrics.jsonl` holds what the seed determines, `timings.jsonl`",
-        "the seconds and bytes that it does not; joined by `step` they are the story in numbers. Weights & Biases gets",
-        "both under the same names. ↑ and ↓ say in which direction a number is good; where there is no arrow,",
-        "neither is. What was not measured in a step is not in its row.",
+        "the seconds and bytes that it does not; join the two files on `step`. Dashboards that `tracking.sinks` names",
+        "get both under the same names (docs/tracking.md). ↑ and ↓ say in which direction a number is good; where",
+        "there is no arrow, neither is. What was not measured in a step is not in its row.",
         "",
         "The **loss is no measure of progress**: its level follows from the advantages, centred at each step.",
         "Look at `probe/mean` (the same held-out tasks every time); `solve/{kind}` falls when proposals get harder.",
@@ -379,8 +380,8 @@ def document() -> str:
         lines += ["", f"## {title}", "", "| name | unit | good | meaning | formula |", "|---|---|---|---|---|"]
         for name, unit, arrow, meaning, formula in rows:
             lines.append(f"| `{name}` | {unit} | {arrow} | {meaning} | {formula.replace('|', chr(92) + '|')} |")
-    kinds, roles = ", ".join(Kind), ", ".join(Role)
-    lines += ["", f"`{{kind}}` is one of {kinds}; `{{role}}` is one of {roles}.", "", "## Alarms", ""]
+    places = f"`{{kind}}` is one of the [task kinds](kinds.md); `{{role}}` is one of {', '.join(Role)}."
+    lines += ["", places, "", "## Alarms", ""]
     lines += ["The console and the report raise these, in words:", "", "| alarm | when | what to do |", "|---|---|---|"]
     lines += [f"| {one.name} | {one.when.replace('|', chr(92) + '|')} | {one.todo} |" for one in ALARMS]
     return "\n".join(lines) + "\n"

@@ -148,7 +148,7 @@ class Session:
         tracker.print(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
         for note in profile.notes:
             tracker.print(f"note: {note}")
-        state.wandb = tracker.start_wandb(config.flatten(settings), state.wandb)
+        state.wandb = tracker.open_sinks(config.flatten(settings), state.wandb)
         session = cls(
             settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None,
             Relief(policy.shrink),
@@ -322,7 +322,7 @@ class Session:
         self.tracker.print(f"saved {kept}; go on with: {self.how_to_go_on()}")
 
     def how_to_go_on(self) -> str:
-        return f"{program('azr')} train --resume {paths.shown(self.folder.path)}"
+        return f"{program('azr')} train --resume {paths.typed(self.folder.path)}"
 
     def end(self, kept: Path) -> None:
         """The last screen: curves, the table before and after, the report, what to do next."""
@@ -355,20 +355,23 @@ class Session:
 
     def print_next_steps(self) -> None:
         latest = self.folder.latest()
-        azr, model, newest = program("azr"), self.settings.model.id, paths.shown(latest) if latest else ""
+        azr, model, newest = program("azr"), shlex.quote(self.settings.model.id), paths.typed(latest) if latest else ""
         prompt = (
             "def f(a):" if self.settings.model.style != "chat" else "Write a Python function that adds two numbers."
         )
-        generate = f"{program('mlx_lm.generate')} --model {model} --adapter-path {newest}"
+        # azr finds a model that comes with it by its name, mlx_lm needs the path.
+        there = paths.typed(self.settings.model.id)
+        generate = f"{program('mlx_lm.generate')} --model {there} --adapter-path {newest}"
         self.tracker.print(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-        self.tracker.print(f"export:   {azr} export {paths.shown(self.folder.path)}")
+        self.tracker.print(f"export:   {azr} export {paths.typed(self.folder.path)}")
         self.tracker.print(f"use it:   {generate} --prompt {shlex.quote(prompt)}")
 
 
 def program(name: str) -> str:
-    """How to call a program of this environment from here: by its name where PATH finds it, else by its path."""
-    mine = Path(sys.executable).parent / name
-    return name if shutil.which(name) == str(mine) else paths.shown(mine)
+    """How to call a program of this environment from here: by its name where PATH finds it (uv and pipx put a link
+    there), else by its path."""
+    mine, found = Path(sys.executable).parent / name, shutil.which(name)
+    return name if found and Path(found).resolve() == mine.resolve() else paths.typed(mine)
 
 
 def _check_changes(saved: config.Config, settings: config.Config, folder: RunFolder) -> None:

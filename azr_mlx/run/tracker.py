@@ -1,4 +1,4 @@
-"""What a run leaves behind and what one sees of it: metrics, rollouts, the console, Weights & Biases.
+"""What a run leaves behind and what one sees of it: metrics, rollouts, the console, sinks.
 
 Only this module formats. On a terminal a live panel shows the run (`azr_mlx.run.console`); piped, on a dumb terminal
 or into a file there is one aligned row of at most 80 columns a step.
@@ -23,10 +23,9 @@ from azr_mlx.run import metrics
 from azr_mlx.run.console import LivePanel, View, draw, highlight, sparkline
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.held_out import Line
-from azr_mlx.run.sinks import WandbRun
+from azr_mlx.run.sinks import Sinks, open_sinks
+from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.types import Kind, Step
-
-SHORT = {Kind.DEDUCTION: "ded", Kind.ABDUCTION: "abd", Kind.INDUCTION: "ind"}
 
 
 class Tracker:
@@ -51,7 +50,7 @@ class Tracker:
         self._header_every = 25
         self._printed = 0
         self._alarmed: set[str] = set()
-        self._wandb: WandbRun | None = None
+        self._sinks = Sinks()
         self._panel: LivePanel | None = None
         # A panel needs a terminal that can move its cursor; it is gone once the run is closed.
         self._can_draw = self.console.is_terminal and not self.console.is_dumb_terminal and not self.console.quiet
@@ -83,8 +82,7 @@ class Tracker:
         if self._panel is None:
             self._show(step, row, timing)
         self._watch()
-        if self._wandb is not None:
-            self._wandb.log({**row, **timing}, self._rollout_rows(step))
+        self._sinks.log({**row, **timing}, self._rollout_rows(step))
         self.seconds.clear()
         self.sampled_tokens = 0
 
@@ -158,7 +156,7 @@ class Tracker:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
         kinds = self._kinds()
         if self._printed % self._header_every == 0:
-            names = " ".join(f"{SHORT[kind]:>4}" for kind in kinds)
+            names = " ".join(f"{KINDS[kind].short:>4}" for kind in kinds)
             width = 5 * len(kinds) - 1
             self.print(
                 f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "
@@ -203,20 +201,18 @@ class Tracker:
             if len(values) > 1:
                 self.print(f"  {name:<22} {values[0]:>6.3g} {sparkline(values, room)} {values[-1]:.3g}")
 
-    # Weights & Biases -------------------------------------------------------------------------------------------
+    # Sinks ------------------------------------------------------------------------------------------------------
 
-    def start_wandb(self, resolved: dict[str, Any], run_id: str | None) -> str | None:
-        """Open (or go on with) a W&B run if the configuration asks for one; returns its id."""
-        if not self.config.tracking.wandb:
-            return None
-        self._wandb = WandbRun(self.run.path, self.config.tracking.wandb_project, resolved, run_id)
-        return self._wandb.identity
+    def open_sinks(self, resolved: dict[str, Any], identity: str | None) -> str | None:
+        """Open the sinks that the configuration names (or go on with them); returns the W&B run's identity, if any."""
+        self._sinks = open_sinks(self.run, self.config.tracking, resolved, self.view.done, identity)
+        for sink in self._sinks.open:
+            self.print(f"metrics also go to {sink.where}")
+        return self._sinks.identity
 
     def publish(self, report: Path | None) -> None:
-        """Hand the report to W&B and end the run there. Without it (an interrupted run) W&B ends with the process."""
-        if self._wandb is not None:
-            self._wandb.finish(report)
-            self._wandb = None
+        """Hand the report to the sinks and close them. An interrupted run's end with the process."""
+        self._sinks.finish(report)
 
     def close(self) -> None:
         """No more steps: the panel leaves, and what it showed last stays as text. May be called again."""

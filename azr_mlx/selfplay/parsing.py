@@ -36,14 +36,6 @@ class Proposal:
     input: str
 
 
-@dataclass(frozen=True, slots=True)
-class InductionProposal:
-    """Inputs for a given program, in order, and the hint for the solver."""
-
-    inputs: tuple[str, ...]
-    message: str
-
-
 def well_formed(reply: str) -> bool:
     """Whether a reply is a think section followed at once by an answer section; text after them is tolerated."""
     text = reply.strip()
@@ -116,23 +108,28 @@ def name_f(program: str) -> str:
     return re.sub(rf"(?<![\w.]){names[-1]}(?=[ \t]*\()", "f", program)
 
 
-def induction_proposal(answer: str, pairs: int) -> InductionProposal:
-    """The last `pairs` input blocks in order, and the first message. Raises ParseError."""
+def last_inputs(answer: str, count: int) -> tuple[str, ...]:
+    """The last `count` input blocks, in order. Raises ParseError when there are fewer."""
     inputs = blocks(answer, "input")
-    if len(inputs) < pairs:
+    if len(inputs) < count:
         raise ParseError("too few inputs")
+    return tuple(inputs[-count:])
+
+
+def message(answer: str) -> str:
+    """The first message: its block, else a tag, else a comment. Raises ParseError when there is none."""
     messages = blocks(answer, "message")
     if messages:
-        return InductionProposal(tuple(inputs[-pairs:]), messages[0])
+        return messages[0]
     tag = re.search(r"<message>(.*?)(?:</message>|\Z)", answer, re.DOTALL)
     found = tag or _COMMENT["message"].search(answer)
     if found is None:
         raise ParseError("no message")
-    return InductionProposal(tuple(inputs[-pairs:]), found.group(1).strip())
+    return found.group(1).strip()
 
 
 def solver_value(answer: str, word: str) -> str:
-    """The text that answers a deduction (`word` "output") or abduction ("input") task.
+    """The text that answers a task whose hidden part is its "output" or its "input" (`word`).
 
     The last block with that label; else, in this order, a comment, a call `word(...)`, a tag, a sentence, everything.
     """
@@ -162,7 +159,7 @@ def solver_program(answer: str) -> str | None:
 
 
 def import_lines(program: str) -> str:
-    """The top-level import statements of a program that parses, one a line; an induction solver gets them for free."""
+    """The top-level import statements of a program that parses, one a line: a solver who rewrites it may use them."""
     try:
         tree = ast.parse(program, "<azr program>")
     except (SyntaxError, ValueError, RecursionError, MemoryError):

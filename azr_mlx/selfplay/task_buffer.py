@@ -21,26 +21,16 @@ from typing import Any
 from azr_mlx.executor import boundary
 from azr_mlx.executor.boundary import Refused
 from azr_mlx.executor.rules import normalised_key
+from azr_mlx.selfplay.kinds import KINDS, choosing
 from azr_mlx.types import Case, Kind, Task
 
-# The one triplet that everything starts from (AZR figure 4), and inputs of every type for its induction twin.
-IDENTITY = "def f(a):\n    return a"
-SEED = Case('"Hello world"', "'Hello world'")
-SEED_INPUTS = (
-    "'Hello world'", "1", "{'name': 'Ada', 'born': 1815}", "(1.5, 'two', 3)", "'[[1, 0], [0, 1]]'", "123456789012345",
-    "[3, 1, 2]", "True", "''", "-7", "[[1], [2, 3]]", "{4, 5}", "0.25", "('a', 'b')", "[]", "2 ** 10",
-)  # fmt: skip
-SEED_MESSAGE = "Return what you are given."
 # Weight of every task in a draw that prefers learnable ones: what was too hard or too easy is looked at again.
 EVERY_TASK = 0.02
 
 
-def seed_tasks(kinds: Iterable[Kind], pairs: int) -> list[Task]:
-    """The identity function as a task of each kind; for induction as many inputs as there are, up to `pairs`."""
-    inputs = SEED_INPUTS[:pairs]
-    values = ["1024" if text == "2 ** 10" else text for text in inputs]
-    cases = dict.fromkeys(Kind, (SEED,)) | {Kind.INDUCTION: tuple(map(Case, inputs, values))}
-    return [Task(kind, IDENTITY, cases[kind], SEED_MESSAGE if kind is Kind.INDUCTION else "") for kind in kinds]
+def seed_tasks(kinds: Iterable[Kind], cases: int) -> list[Task]:
+    """The first tasks of each kind; where a task has several cases it gets as many as there are, up to `cases`."""
+    return [task for kind in kinds for task in KINDS[kind].seeds(cases)]
 
 
 def key(task: Task) -> str:
@@ -66,8 +56,8 @@ class Buffer:
     """Tasks by kind, in the order in which they came.
 
     `capacity` bounds each ring. `forbidden` holds keys of programs that are never taken (those of held-out tasks).
-    `per_program` bounds how many deduction tasks, and how many abduction tasks, may share a program (0: any number);
-    an induction task does not choose its program, it is lent one.
+    `per_program` bounds how many tasks of a kind may share a program (0: any number), where the kind's proposer chooses
+    the program and is not given one.
     """
 
     def __init__(self, capacity: int, forbidden: Iterable[str] = (), per_program: int = 0) -> None:
@@ -93,11 +83,15 @@ class Buffer:
             return "held out"
         if key(task) in self._rings[task.kind]:
             return "duplicate"
-        chosen = task.kind is not Kind.INDUCTION
+        chosen = KINDS[task.kind].chooses_program
         return "program known" if chosen and 0 < self.per_program <= self._uses[task.kind][program] else None
 
     def add(self, task: Task) -> bool:
-        """Take a task; False when it is refused. Past the capacity the oldest that is no seed leaves."""
+        """Take a task; False when it is refused. Past the capacity the oldest that is no seed leaves.
+
+        Raises ValueError for a number of cases that the kind cannot have.
+        """
+        KINDS[task.kind].check(task)
         if self.refusal(task) is not None:
             return False
         ring, uses = self._rings[task.kind], self._uses[task.kind]
@@ -115,11 +109,16 @@ class Buffer:
         return rng.sample(ring, min(count, len(ring)))
 
     def program(self, rng: random.Random) -> Task:
-        """The task that lends its program to an induction proposal: uniform over deduction and abduction together."""
-        lenders = self.tasks(Kind.ABDUCTION) + self.tasks(Kind.DEDUCTION) or self.tasks(Kind.INDUCTION)
-        if not lenders:
+        """The task whose program a proposal is to be about: uniform over all tasks of the kinds that choose programs.
+
+        Where only the other kinds are played, over theirs.
+        """
+        # The last kind comes first, as in the released code: which task a random number picks depends on the order.
+        sources = [task for kind in reversed(choosing()) for task in self.tasks(kind)]
+        sources = sources or [task for kind in Kind for task in self.tasks(kind)]
+        if not sources:
             raise ValueError("an empty buffer has no program to lend")
-        return rng.choice(lenders)
+        return rng.choice(sources)
 
     def draw(
         self,
@@ -230,7 +229,10 @@ def to_row(task: Task) -> dict[str, Any]:
 def from_row(row: dict[str, Any]) -> Task:
     """The task of a row. Raises ValueError or KeyError when it is none."""
     cases = tuple(Case(str(case["input"]), str(case["output"])) for case in row["cases"])
-    return Task(Kind(row["kind"]), str(row["program"]), cases, str(row.get("message", "")), int(row.get("step", -1)))
+    kind, message, step = Kind(row["kind"]), str(row.get("message", "")), int(row.get("step", -1))
+    task = Task(kind, str(row["program"]), cases, message, step)
+    KINDS[kind].check(task)
+    return task
 
 
 def read_tasks(path: Path) -> list[Task]:

@@ -21,6 +21,7 @@ from azr_mlx.selfplay.prompts import Compact
 from azr_mlx.types import Case, Kind, Role, Task
 
 COMPACT = Compact()
+KINDS = (Kind.DEDUCTION, Kind.ABDUCTION, Kind.INDUCTION)  # what is taught; self-play may know more
 HELD_OUT_ONE_IN = 16
 MAX_TEXT = 24  # longest argument or result text
 
@@ -398,7 +399,7 @@ def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, reference
         prompt = COMPACT.solve(task)
         return Example(role, kind, ((prompt.text, COMPACT.reply(prompt, program.source)),))
     if kind is Kind.INDUCTION:
-        prompt = COMPACT.propose_induction(task, pairs)
+        prompt = COMPACT.propose(kind, source=task, cases=pairs)
         return Example(
             role, kind, ((prompt.text, COMPACT.reply(prompt, task.message, *(case.input for case in cases))),)
         )
@@ -412,7 +413,7 @@ def example(rng: random.Random, role: Role, kind: Kind, *, pairs: int, reference
 
 def tokenizer_text(rng: random.Random, count: int) -> list[str]:
     """Texts to train the tokenizer on: every role and kind."""
-    plan = [(role, kind) for role in Role for kind in Kind]
+    plan = [(role, kind) for role in Role for kind in KINDS]
     return [
         "".join(read + written for read, written in example(rng, *plan[i % 6], pairs=6, references=2, worked=0).turns)
         for i in range(count)
@@ -423,7 +424,7 @@ def probe_tasks(seed: int, per_kind: int, pairs: int) -> list[Task]:
     """The held-out tasks: programs that pre-training never shows, without repeats."""
     rng, seen = random.Random(seed), set[str]()
     tasks: list[Task] = []
-    for kind in Kind:
+    for kind in KINDS:
         while sum(task.kind is kind for task in tasks) < per_kind:
             program, cases = draw(rng, pairs if kind is Kind.INDUCTION else 4, probe=True)
             if program.source in seen:

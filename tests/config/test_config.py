@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from azr_mlx import config
 from azr_mlx.config import Config, ConfigError, load, parse
+from azr_mlx.types import Kind
 
 
 def refusal(*words: str) -> str:
@@ -152,7 +153,7 @@ def test_an_unknown_choice_names_the_nearest_one() -> None:
     line = refusal("advantage.baseline=by_promt")
     assert line.endswith("it must be one of by_task_role, by_prompt; did you mean by_prompt?")
     assert refusal("tasks.kinds=deduction,abducton").endswith(
-        "tasks.kinds is abducton: it must be some of deduction, abduction, induction; did you mean abduction?"
+        f"tasks.kinds is abducton: it must be some of {', '.join(Kind)}; did you mean abduction?"
     )
 
 
@@ -209,7 +210,8 @@ def test_an_unknown_preset_names_the_nearest_one() -> None:
         (["model.thinking=true"], "model.thinking needs model.style chat, not r1"),
         (["lora.layers=0"], "lora.layers 0 would train nothing"),
         (["buffer.capacity=10"], "buffer.seed_size 64 is more than buffer.capacity 10"),
-        (["tracking.wandb=true", "tracking.wandb_project="], "tracking.wandb needs tracking.wandb_project"),
+        (["tracking.wandb=true", "tracking.wandb_project="], "tracking.sinks wandb needs tracking.wandb_project"),
+        (["tracking.sinks=trackio", "tracking.wandb_project= "], "tracking.sinks trackio needs tracking.wandb_project"),
         (["name=a/b"], "name is a/b: it names a folder"),
         (["name=.."], "it names a folder"),
         (["model.id="], "model.id is empty"),

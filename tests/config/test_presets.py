@@ -83,36 +83,58 @@ def test_the_paper_preset_holds_the_published_numbers() -> None:
 
 def test_the_folders_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(paths.ROOT_VARIABLE, raising=False)
-    assert paths.root() == root
+    monkeypatch.delenv(paths.HOME_VARIABLE, raising=False)
+    assert paths.shipped() == root
     assert paths.local("configs/nano.yaml") == root / "configs/nano.yaml"
     assert paths.local("configs/none.yaml") is None
     assert config.load("nano").name == "nano"
 
 
-def test_a_file_in_the_working_folder_comes_before_the_repository(
+def test_a_file_in_the_working_folder_comes_first_then_the_home_then_what_is_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs/nano.yaml").write_text("steps: 1\n")
+    for place in ("work", "home"):
+        (tmp_path / place / "configs").mkdir(parents=True)
+        (tmp_path / place / "configs" / "nano.yaml").write_text("steps: 1\n")
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
     assert paths.local("configs/nano.yaml") == Path("configs/nano.yaml")
+    (tmp_path / "work" / "configs" / "nano.yaml").unlink()
+    assert paths.local("configs/nano.yaml") == tmp_path / "home" / "configs" / "nano.yaml"
 
 
-def test_a_wrong_home_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(paths.ROOT_VARIABLE, str(tmp_path))
-    with pytest.raises(paths.AzrError, match=r"AZR_HOME=.* is not a clone of azr_mlx"):
-        paths.root()
-
-
-def test_a_package_without_its_repository_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(paths.ROOT_VARIABLE, raising=False)
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site-packages/azr_mlx/paths.py"))
+def test_runs_go_below_the_working_folder_its_clone_or_the_named_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.delenv(paths.HOME_VARIABLE, raising=False)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "nano.yaml").write_text("")  # somebody's copy of a preset makes no clone
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(paths.AzrError, match="installed without its repository: work inside a clone"):
-        paths.root()
-    with pytest.raises(paths.AzrError, match="installed without its repository"):
+    assert (paths.checkpoints(), paths.logs()) == (tmp_path / "checkpoints", tmp_path / "logs")
+    monkeypatch.chdir(root / "docs")
+    assert (paths.checkpoints(), paths.logs()) == (root / "checkpoints", root / "logs")
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
+    assert (paths.checkpoints(), paths.logs()) == (tmp_path / "home" / "checkpoints", tmp_path / "home" / "logs")
+
+
+def test_an_installed_package_brings_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "azr_mlx"
+    (package / "shipped" / "configs").mkdir(parents=True)
+    monkeypatch.setattr(paths, "__file__", str(package / "paths.py"))
+    with pytest.raises(paths.AzrError, match="is incomplete: it has no presets; install azr-mlx again"):
         config.load("nano")
+    (package / "shipped" / "configs" / "nano.yaml").write_text("steps: 3\n")
+    assert config.load("nano").steps == 3
+
+
+def test_what_is_typed_is_quoted_and_relative_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zwölf Äpfel").mkdir()
+    assert paths.typed(tmp_path / "zwölf Äpfel") == "'zwölf Äpfel'"
+    assert paths.typed("checkpoints/qwen3-nano") == str(root / "checkpoints/qwen3-nano")
+    assert paths.typed("Qwen/Qwen2.5-Coder-3B") == "Qwen/Qwen2.5-Coder-3B"
 
 
 def test_a_run_folder_is_a_configuration(tmp_path: Path) -> None:

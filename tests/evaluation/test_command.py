@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from azr_mlx.cli import azr
 from azr_mlx.executor import Executor
 from azr_mlx.types import Completion, Rollout, Stop
-from tests.evaluation.conftest import HUMANEVAL, write_bench
+from tests.evaluation.conftest import HUMANEVAL, MBPP, write_bench
 
 
 def call(*words: object) -> Result:
@@ -45,6 +45,21 @@ def test_completions_are_judged_and_written_in_human_evals_format(tmp_path: Path
         ("Own/0", True, "passed"), ("Own/1", False, "failed"),
     ]  # fmt: skip
     assert json.loads((tmp_path / "logs/evaluation_results.json").read_text()) == [record]
+
+
+def test_a_result_names_the_problems_that_shared_a_process_with_their_test(tmp_path: Path) -> None:
+    """The setup of problem 12 makes an object of a class of the solution; that of problem 2 needs nothing."""
+    bench = write_bench(tmp_path, "mbpp")
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps({"task_id": one["task_id"], "completion": one["code"]}) + "\n" for one in MBPP))
+    said = call("--bench", bench, "--completions", path, "--logs", tmp_path / "logs", "--json")
+    assert said.exit_code == 0, said.output
+    (record,) = json.loads(said.stdout)
+    assert record["judged_in_process"] == ["12"]
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl_results.jsonl").read_text().splitlines()]
+    assert {row["task_id"]: row["mode"] for row in rows} == {"2": "two-process", "12": "in-process"}
+    told = call("--bench", bench, "--completions", path, "--logs", tmp_path / "more")
+    assert "judged in one process with their test" in " ".join(told.output.split())
 
 
 def test_judging_completions_loads_no_mlx(tmp_path: Path) -> None:

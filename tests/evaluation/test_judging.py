@@ -28,6 +28,72 @@ def test_humaneval_passes_what_its_test_passes(judge, completion: str, result: s
     assert score.missing_module == ("numpy" if "numpy" in completion else "")
 
 
+# Frames that a process may send in place of its results: nothing, too few, too many, and what is no result at all.
+FORGED = {
+    "an empty frame": "b'o'",
+    "one value that is no list": "b'o' + struct.pack('<I', 1) + b'T'",
+    "an empty list": "b'o' + struct.pack('<I', 5) + b'l' + bytes(4)",
+    "two values": "b'o' + 2 * (struct.pack('<I', 5) + b'l' + bytes(4))",
+    "right rows and more": "b'o' + struct.pack('<I', 5 + 4 * ROW) + b'l' + struct.pack('<I', 4) + two + 3 * row",
+    "a detail that has no text": "b'o' + struct.pack('<I', 5 + len(odd)) + b'l' + struct.pack('<I', 1) + odd",
+    "noise": "b'\\xff' * 40",
+}
+_FORGE = """\
+    import os, struct
+    double = b'f' + struct.pack('<d', 0.5)
+    row = b't' + struct.pack('<I', 3) + b's' + struct.pack('<I', 2) + b'ok' + double + double
+    two = row[:-18] + b'f' + struct.pack('<d', 2.0) + double
+    ROW = len(row)
+    number = b'i' + struct.pack('<I', 3000) + b'\\x7f' * 3000
+    odd = b't' + struct.pack('<I', 3) + b's' + struct.pack('<I', 4) + b'oops' + number + double
+    body = {body}
+    os.write(3, struct.pack('<I', len(body)) + body)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("title", FORGED, ids=lambda title: title.replace(" ", "-"))
+def test_a_forged_frame_is_wrong_and_counted(judge, title: str) -> None:
+    completion = _FORGE.replace("{body}", FORGED[title])
+    score = judge("evalplus")("Own/0", completion)
+    assert not score.passed
+    assert not score.harness
+    assert score.result.startswith("failed: ")
+    assert not judge("livecodebench")("b", "class Solution:\n  def join(self, a, b):\n" + completion).passed
+
+
+def test_a_verdict_says_in_which_mode_it_was_found(judge) -> None:
+    plain = judge("mbpp")("2", "def add(a, b):\n    return a + b")
+    assert (plain.passed, plain.mode) == (True, "two-process")
+    # The setup of this problem makes an object of a class of the solution.
+    needs = "class Node:\n    def __init__(self, v):\n        self.v = v\n\ndef value(n):\n    return n.v"
+    found = judge("mbpp")("12", needs)
+    assert (found.passed, found.mode) == (True, "in-process")
+
+
+def test_a_helper_of_the_stub_that_a_completion_replaces_decides_nothing(judge) -> None:
+    fooled = "    return 0\n\ndef twice(x):\n    return 0\n"
+    row = {
+        "task_id": "Own/9",
+        "prompt": "def twice(x):\n    return 2 * x\n\n\ndef same(x):\n",
+        "entry_point": "same",
+        "canonical_solution": "    return twice(x)\n",
+        "test": "def check(candidate):\n    assert candidate(3) == twice(3)\n",
+    }
+    score = judge("humaneval", rows_given=[row])
+    assert score("Own/9", "    return x + x\n").passed
+    assert not score("Own/9", fooled).passed
+
+
+def test_a_solution_with_the_name_of_a_builtin_is_the_one_that_is_tested(judge) -> None:
+    row = {
+        "text": "Sum of divisors.", "code": "def sum(a, b):\n    return a * b", "task_id": 126,
+        "test_setup_code": "", "test_list": ["assert sum(3, 4) == 12"], "challenge_test_list": [],
+    }  # fmt: skip
+    score = judge("mbpp", rows_given=[row])("126", "def sum(a, b):\n    return a * b")
+    assert (score.passed, score.mode) == (True, "two-process")
+
+
 def test_a_program_that_has_to_wait_for_its_turn_is_not_late(judge) -> None:
     """Processor time is limited to one second here; on a busy machine that second takes many."""
     waiting = "    import time\n    time.sleep(2.5)\n    return math.pi * radius ** 2\n"

@@ -91,15 +91,16 @@ def test_all_slots_killed_at_once_cost_nothing_but_time(workers: int) -> None:
     with Executor(workers=workers) as made:
         before = settle(made)
         all_slots_at_once(made, 10)
-        assert made.counters["slots-replaced"] >= 10
+        assert made.counters["slots-replaced"] >= 5  # a slot that is down when its turn comes is not killed again
         assert made.counters["sandbox-error"] == made.counters["repairs"] == 0
         assert any("died" in message or "ended" in message for message in made.take_messages())
         assert made.take_messages() == []
-        assert settle(made) == before
+        assert settle(made, before) == before
 
 
 @linux
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("without", [(), ("namespaces",)], ids=["all layers", "no namespaces"])
 @pytest.mark.filterwarnings("ignore")
 def test_all_slots_killed_a_thousand_times(without: tuple[str, ...]) -> None:
@@ -107,7 +108,7 @@ def test_all_slots_killed_a_thousand_times(without: tuple[str, ...]) -> None:
         all_slots_at_once(made, 20)
         before = settle(made)
         all_slots_at_once(made, 500, seed=1)
-        assert settle(made) == before
+        assert settle(made, before) == before
 
 
 def at_every_stage(made: Executor, number: int, rounds: int, longest: float) -> None:
@@ -145,6 +146,7 @@ def test_a_slot_may_be_hit_at_every_stage_of_its_start(what: str, monkeypatch: p
 
 @linux
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 def test_a_slot_may_be_hit_a_thousand_times_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_START", 1.5)
@@ -425,7 +427,8 @@ def test_a_slot_that_comes_up_less_confined_than_the_first_runs_nothing(monkeypa
     with Executor(workers=1) as made:
         assert made.submit(job("return a")).result().value == 1
         made._without = {"seccomp": "switched off"}
-        hit(tops(made))
-        future = made.submit(job("return a"))
+        hit(zygotes(made))
+        while not made.counters["slots-replaced"]:  # until then it may answer once more
+            time.sleep(0.01)
         with pytest.raises(ExecutorFailed, match="is confined otherwise than the first"):
-            future.result(timeout=60)
+            made.submit(job("return a")).result(timeout=60)

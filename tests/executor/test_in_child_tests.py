@@ -1,15 +1,20 @@
-"""HumanEval and MBPP style tests run in the child: a pass needs the token that follows the last assertion."""
+"""Tests that share the program's process, for what two processes cannot tell: hardened, no proof, and never paid for."""
 
 # ruff: noqa: E501  a program stays on one line
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from azr_mlx.executor import Executor, Limits, Status, TestJob
+from azr_mlx.executor import Executor, Limits, Status
+from azr_mlx.executor import TestJob as AnyTestJob
+
+# The mode that a test gets which needs the program beside it; most of these would not.
+TestJob = functools.partial(AnyTestJob, in_process=True)
 
 CHECK = "def check(candidate):\n    assert candidate(1) == 1\n    assert candidate(2) == 2\n"
 

@@ -73,7 +73,7 @@ def test_a_killed_slot_is_replaced_and_its_job_tried_again(victim: str) -> None:
         assert len(given_up) == counted["sandbox-error"] <= counted["slots-replaced"] // 3
         assert counted["retries"] + counted["sandbox-error"] <= counted["slots-replaced"]
         assert all(outcome.detail.endswith("3 times") for outcome in given_up)
-        assert settle(made) == before
+        assert settle(made, before) == before
 
 
 def children(parent: int) -> list[int]:

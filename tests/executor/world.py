@@ -141,17 +141,19 @@ def descriptors() -> int:
     return 0
 
 
-def settle(executor: Executor, seconds: float = 3.0) -> tuple[int, int]:
-    """Processes of the executor and open descriptors of this one, once the slots are ready for the next job."""
+def settle(executor: Executor, expected: tuple[int, int] | None = None, seconds: float = 30.0) -> tuple[int, int]:
+    """Processes of the executor and open descriptors of this one, once the slots are ready for the next job.
+
+    That is when they are as `expected`, or stay the same for four looks: on a busy machine a slot may take a while to
+    fork its next child, or to be dead.
+    """
     end = time.monotonic() + seconds
-    seen = (-1, -1)
-    while time.monotonic() < end:
+    seen, same = (-1, -1), 0
+    while time.monotonic() < end and seen != expected and (expected is not None or same < 3):
         executor.run([Job("def f(a):\n    return a", ("1",))] * (2 * executor.workers))
         time.sleep(0.05)
         now = (len(family(executor)), descriptors())
-        if now == seen:
-            break
-        seen = now
+        seen, same = now, same + 1 if now == seen else 0
     return seen
 
 

@@ -247,6 +247,49 @@ def test_rows_leave_and_join_while_others_decode(load):
     assert count.decode_rows < 1.2 * 900
 
 
+def test_while_rows_wait_a_batch_holds_whole_tiles_and_says_the_same(load):
+    """Ten rows fit, tiles have four: eight are written together until the last wait no longer."""
+    policy = load()
+    asked = [dataclasses.replace(r, max_tokens=5 + 7 * (r.key[1] % 3)) for r in requests(policy, n=8)]
+    expected, count = tokens(sampler.generate(policy.model, asked, seed=(1,), max_rows=10)), sampler.Count()
+    decoder = sampler.Decoder(policy.model, seed=(1,), max_rows=10, tile=4, count=count)
+    decoder.add(asked)
+    written, widths = {}, set()
+    while decoder.busy:
+        before = count.decode_rows
+        written |= {row.key: row.tokens for row in decoder.step()}
+        if decoder.waiting:
+            widths.add(count.decode_rows - before)
+    assert written == expected
+    assert widths - {0} == {8}  # 0: a step that only reads what the last one drew
+    assert count.widest == 8
+    assert count.tile_rows <= sum_of_tiles(policy, asked, 10, 4)
+
+
+def sum_of_tiles(policy, asked, width, tile):
+    """Rows in tiles that the usual batches of the same rollouts compute."""
+    count, total = sampler.Count(), 0
+    decoder = sampler.Decoder(policy.model, seed=(1,), max_rows=width, count=count)
+    decoder.add(asked)
+    while decoder.busy:
+        before = count.decode_rows
+        decoder.step()
+        total += -(-(count.decode_rows - before) // tile) * tile
+    return total
+
+
+def test_rows_that_all_fit_are_not_held_back_for_a_tile(load):
+    policy, count = load(), sampler.Count()
+    list(sampler.generate(policy.model, requests(policy, n=2), seed=(1,), max_rows=64, tile=4, count=count))
+    assert count.widest == 10
+
+
+def test_without_tiles_every_row_counts_once(load):
+    policy, count = load(), sampler.Count()
+    list(sampler.generate(policy.model, requests(policy), seed=(1,), max_rows=7, count=count))
+    assert count.tile_rows == count.decode_rows
+
+
 def test_a_small_memory_budget_makes_rows_wait_but_changes_nothing(load):
     policy = load()
     expected = tokens(sampler.generate(policy.model, requests(policy), seed=(1,)))

@@ -14,8 +14,7 @@ from azr_mlx import config
 from azr_mlx.run import metrics
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.tracker import Tracker
-from azr_mlx.types import Kind
-from tests.report.runs import make_step
+from tests.report.runs import PLAYED, make_step
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("folder", type=Path)
@@ -36,7 +35,7 @@ for number in range(given.steps):
                 time.sleep(given.pause)
                 progress(done, 20, 30 * done)
     step = make_step(number, given.steps, rng, settings, given.hostile)
-    row = metrics.row(step, known, dict.fromkeys(Kind, 160 + number))
+    row = metrics.row(step, known, dict.fromkeys(PLAYED, 160 + number))
     known |= metrics.programs(one.verdict.task for one in step.proposals if one.verdict.task is not None)
     if number == given.steps - 1:
         row |= {"delta_logp_mean": 2.0}

@@ -24,8 +24,7 @@ from azr_mlx.run.console import View, clock, draw, highlight, sparkline
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.interrupt import Interrupted
 from azr_mlx.run.tracker import Tracker
-from azr_mlx.types import Kind
-from tests.report.runs import make_step
+from tests.report.runs import PLAYED, make_step
 
 STEPS = 12
 
@@ -39,7 +38,7 @@ def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
             with tracker.phase(name, 4) as progress:
                 progress(4, 4, 0)
         step = make_step(number, steps, rng, tracker.config, hostile)
-        row = metrics.row(step, known, dict.fromkeys(Kind, 160))
+        row = metrics.row(step, known, dict.fromkeys(PLAYED, 160))
         tracker.log_step(step, row, {"active": 1, "peak": 6 * 10**8, "cache": 0})
 
 
@@ -89,7 +88,7 @@ def test_the_panel_tells_what_matters(view: View) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_the_models_text_cannot_command_the_terminal(tmp_path: Path, seed: int) -> None:
     step = make_step(0, 2, random.Random(seed), settings(), hostile=True)
-    view = View("[bold]\x1b[2J", list(Kind), 2, task=highlight(step))
+    view = View("[bold]\x1b[2J", list(PLAYED), 2, task=highlight(step))
     console = screen(80, no_color=True)
     console.print(draw(view, 80), soft_wrap=False)
     assert not [mark for mark in text_of(console) if mark != "\n" and not mark.isprintable()]
@@ -124,7 +123,7 @@ def test_the_last_screen_has_a_line_of_blocks_for_each_curve_within_80_columns(t
     before = len(text_of(console))
     tracker.print_curves()
     lines = text_of(console)[before:].splitlines()
-    names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in Kind]
+    names = [f"{what}/{kind}" for what in ("solve", "length/solve") for kind in PLAYED]
     assert [line.split()[0] for line in lines] == [*names, "entropy"]
     assert {len(line.split()[2]) for line in lines} == {STEPS}
     assert max(map(cell_len, lines)) <= 80

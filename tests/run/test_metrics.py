@@ -11,8 +11,8 @@ import pytest
 
 from azr_mlx import config
 from azr_mlx.run import metrics
-from azr_mlx.types import Kind, Role
-from tests.report.runs import make_step
+from azr_mlx.types import Role
+from tests.report.runs import PLAYED, make_step
 
 
 def rows_of(run: Path, name: str) -> list[dict[str, Any]]:
@@ -53,15 +53,15 @@ def test_the_metrics_page_is_what_the_tables_say(root: Path) -> None:
 def test_a_row_depends_on_the_step_alone() -> None:
     settings = config.load("nano")
     first, second = (
-        metrics.row(make_step(3, 9, random.Random(5), settings), set(), dict.fromkeys(Kind, 160)) for _ in range(2)
+        metrics.row(make_step(3, 9, random.Random(5), settings), set(), dict.fromkeys(PLAYED, 160)) for _ in range(2)
     )
     assert json.dumps(first) == json.dumps(second)
 
 
 def test_duplicates_and_timeouts_are_counted() -> None:
     step = make_step(3, 9, random.Random(5), config.load("nano"))
-    row = metrics.row(step, set(), dict.fromkeys(Kind, 160))
-    for kind in Kind:
+    row = metrics.row(step, set(), dict.fromkeys(PLAYED, 160))
+    for kind in PLAYED:
         mine = [one.verdict.why for one in step.proposals if one.kind is kind]
         assert row[f"repeated/{kind}"] == mine.count("duplicate") / len(mine)
     assert row["timeouts"] == sum(one.verdict.why == "timeout" for one in step.proposals)
@@ -69,9 +69,9 @@ def test_duplicates_and_timeouts_are_counted() -> None:
 
 def test_the_length_is_the_mean_tokens_of_a_role_and_kind() -> None:
     step = make_step(3, 9, random.Random(5), config.load("nano"))
-    row = metrics.row(step, set(), dict.fromkeys(Kind, 160))
+    row = metrics.row(step, set(), dict.fromkeys(PLAYED, 160))
     for role, said in ((Role.PROPOSE, step.proposals), (Role.SOLVE, step.attempts + step.solutions)):
-        for kind in Kind:
+        for kind in PLAYED:
             lengths = [len(one.rollout.completion.tokens) for one in said if one.kind is kind]
             assert row[f"length/{role}/{kind}"] == pytest.approx(sum(lengths) / len(lengths))
 

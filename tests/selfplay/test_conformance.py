@@ -13,11 +13,14 @@ from azr_mlx.executor import Executor
 from azr_mlx.executor.rules import forbidden_use
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.advantages import Running, advantages, whiten
-from azr_mlx.selfplay.prompts import R1, Compact, Letters
+from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.selfplay.kinds.deduction import judge_output
+from azr_mlx.selfplay.prompts import R1, Compact, PromptTemplates
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
-from azr_mlx.selfplay.solver import Solver, judge_output
+from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import Buffer
+from azr_mlx.selfplay.task_kind import ProposalContext
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Scored, Stop, Task, Verdict
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "conformance" / "azr_cases.jsonl"
@@ -25,7 +28,9 @@ CASES = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exi
 pytestmark = pytest.mark.skipif(not CASES, reason="the conformance cases are not beside the repository")
 
 PAPER = config.RewardConfig(unlearnable=0.0)
-R1_STYLE = R1(Letters(5.0, ("math",)))
+R1_STYLE = R1(PromptTemplates(5.0, ("math",)))
+
+TEN_INPUTS = ProposalContext(source=Task(Kind.DEDUCTION, "", ()), cases=10)
 
 
 def rollout(prompt: Prompt, text: str) -> Rollout:
@@ -64,7 +69,7 @@ def abducted(executor: Executor, given: dict) -> bool:
 def induced(executor: Executor, given: dict) -> bool:
     hidden = tuple(Case(*pair) for pair in given["hidden_pairs"])
     task = Task(Kind.INDUCTION, given["code"], (*hidden, *hidden))
-    return Solver(Compact(), executor).judge_program(task, given["code"])().correct
+    return KINDS[task.kind].verify(task, given["code"], executor)().correct
 
 
 def drawn(given: dict) -> dict:
@@ -110,7 +115,7 @@ def executor():
         yield running
 
 
-KINDS = {
+FUNCTIONS = {
     "propose_reward": lambda e, x: scored_proposal(x, config.RewardConfig()),
     "propose_reward_paper_mode": lambda e, x: scored_proposal(x, PAPER),
     "solve_reward": lambda e, x: solve_reward(Verdict(x["format_ok"], x["correct"], ""), config.RewardConfig()),
@@ -121,7 +126,7 @@ KINDS = {
     "extract_solver_input": lambda e, x: parsing.solver_value(x, "input"),
     "extract_solver_output": lambda e, x: parsing.solver_value(x, "output"),
     "parse_propose": lambda e, x: parsed(parsing.proposal, x),
-    "parse_induction": lambda e, x: parsed(parsing.induction_proposal, x, 10),
+    "parse_induction": lambda e, x: parsed(KINDS[Kind.INDUCTION].parse_proposal, x, TEN_INPUTS),
     "parse_program": lambda e, x: parsing.solver_program(x),
     "banned": lambda e, x: forbidden_use(x) is not None,
     "verify_deduction": lambda e, x: judge_output(x["gold_output"], x["answer"]).correct,
@@ -152,4 +157,4 @@ LEFT_OUT = {"seed_size", "answer_diversity"}
 def test_reference_case(case, executor):
     if case["kind"] in LEFT_OUT:
         pytest.skip(f"{case['kind']} has no counterpart here")
-    assert KINDS[case["kind"]](executor, case["input"]) == case["expected"], case["why"]
+    assert FUNCTIONS[case["kind"]](executor, case["input"]) == case["expected"], case["why"]

@@ -73,9 +73,10 @@ def test_what_is_missing_has_a_name(reply, reason):
         parsing.proposal(reply)
 
 
-def test_induction_keeps_the_last_inputs_in_order_and_the_first_message():
+def test_of_several_inputs_the_last_are_kept_in_order_and_of_messages_the_first():
     reply = "".join(fenced("input", str(i)) for i in range(12)) + fenced("message", "hint") + fenced("message", "other")
-    assert parsing.induction_proposal(reply, 10) == parsing.InductionProposal(tuple(map(str, range(2, 12))), "hint")
+    assert parsing.last_inputs(reply, 10) == tuple(map(str, range(2, 12)))
+    assert parsing.message(reply) == "hint"
 
 
 @pytest.mark.parametrize("reply", ["# Output: 7", "output(7)", "<output>7", "<output>7</output>", "The output is 7."])
@@ -98,7 +99,7 @@ def test_the_imports_of_a_program_can_be_lent():
 
 @given(st.text(alphabet="`abc\n input<>/answer", max_size=300))
 def test_any_text_is_parsed_or_refused(text):
-    for parse in (parsing.proposal, lambda t: parsing.induction_proposal(t, 2)):
+    for parse in (parsing.proposal, parsing.message, lambda t: parsing.last_inputs(t, 2)):
         with contextlib.suppress(parsing.ParseError):
             parse(text)
     parsing.solver_value(text, "input")
@@ -143,6 +144,6 @@ def test_no_text_takes_more_than_linear_time(piece):
         parsing.well_formed(text)
         parsing.solver_value(parsing.answer_section(text), "input")
         parsing.solver_program(text)
-        for parse in (parsing.proposal, lambda t: parsing.induction_proposal(t, 2), parsing.name_f):
+        for parse in (parsing.proposal, parsing.message, lambda t: parsing.last_inputs(t, 2), parsing.name_f):
             with contextlib.suppress(parsing.ParseError):
                 parse(text)

@@ -9,14 +9,17 @@ import pytest
 from azr_mlx import config
 from azr_mlx.executor import Executor, boundary, rules, values
 from azr_mlx.run import metrics
-from azr_mlx.selfplay.prompts import R1, Compact, Letters
+from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.selfplay.kinds.deduction import judge_output
+from azr_mlx.selfplay.prompts import R1, Compact, PromptTemplates
 from azr_mlx.selfplay.proposer import Proposer
-from azr_mlx.selfplay.solver import Solver, judge_output
-from azr_mlx.selfplay.task_buffer import flaw
-from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, Task
+from azr_mlx.selfplay.solver import Solver
+from azr_mlx.selfplay.task_buffer import flaw, seed_tasks
+from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, Task, Verdict
 
 STYLE = Compact()
-TAGS = R1(Letters(5.0, ("math",)))
+TAGS = R1(PromptTemplates(5.0, ("math",)))
+PAPER = tuple(map(Kind, config.TasksConfig().kinds))  # the default
 SQUARE = Task(Kind.ABDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
 NUMBER = Task(Kind.DEDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
 DOUBLE = Task(
@@ -43,9 +46,13 @@ def propose(executor: Executor, program: str, given: str, kind: Kind = Kind.DEDU
 
 def propose_induction(executor: Executor, inputs: list[str], message: str = "hint", program: str = DOUBLE.program):
     proposer = Proposer(STYLE, executor, config.TasksConfig(induction_pairs=len(inputs)))
-    prompt = STYLE.propose_induction(Task(Kind.DEDUCTION, program, (Case("1", "2"),)), len(inputs))
+    prompt = STYLE.propose(Kind.INDUCTION, source=Task(Kind.DEDUCTION, program, (Case("1", "2"),)), cases=len(inputs))
     reply = f"```message\n{message}\n```\n" + "".join(f"```input\n{text}\n```\n" for text in inputs)
     return proposer.judge(says(prompt, reply))()
+
+
+def verify(executor: Executor, task: Task, answer: str) -> Verdict:
+    return KINDS[task.kind].verify(task, answer, executor)()
 
 
 def test_a_proposal_becomes_a_task_with_the_output_that_python_gives(executor):
@@ -103,27 +110,25 @@ def frame(*encodings: bytes) -> str:
 
 @pytest.mark.parametrize("encodings", [(), (b"N",), (b"N",) * 4, (b"?",), (b"l\xff\xff\xff\xff",) * 3])
 def test_a_forged_frame_is_a_wrong_answer(executor, encodings):
-    solver = Solver(STYLE, executor)
-    verdict = solver.judge_program(DOUBLE, frame(*encodings))()
+    verdict = verify(executor, DOUBLE, frame(*encodings))
     assert (verdict.valid, verdict.correct, verdict.why) == (True, False, "bad result")
     twice = Task(Kind.ABDUCTION, frame(*encodings), (Case("1", "2"),))
-    verdict = solver.judge_input(twice, "1")()
+    verdict = verify(executor, twice, "1")
     assert (verdict.correct, verdict.dropped) == (False, False)
 
 
 def test_a_frame_of_as_many_values_as_asked_for_is_no_more_than_an_answer(executor):
     """A program can say what it likes; that is what programs do."""
     right = [values.encode(2 * int(case.input)) for case in DOUBLE.hidden]
-    assert Solver(STYLE, executor).judge_program(DOUBLE, frame(*right))().correct
+    assert verify(executor, DOUBLE, frame(*right)).correct
 
 
 @pytest.mark.parametrize("gold", ["(1+infj)", "[" * 101 + "-1" + "]" * 101, "f(1)", ""])
 def test_an_answer_to_a_task_whose_gold_cannot_be_read_is_dropped_whatever_it_is(executor, gold):
-    solver = Solver(STYLE, executor)
     assert judge_output(gold, "1").dropped
-    assert solver.judge_input(Task(Kind.ABDUCTION, SQUARE.program, (Case("4", gold),)), "4")().dropped
+    assert verify(executor, Task(Kind.ABDUCTION, SQUARE.program, (Case("4", gold),)), "4").dropped
     cases = (*DOUBLE.cases[:5], Case("7", gold))
-    assert solver.judge_program(Task(Kind.INDUCTION, DOUBLE.program, cases), DOUBLE.program)().dropped
+    assert verify(executor, Task(Kind.INDUCTION, DOUBLE.program, cases), DOUBLE.program).dropped
 
 
 @pytest.mark.parametrize("answer", ["[[0]*6000]*6000", "[[[0]*99999]*99999]*99999", "[0]*100000", "9" * 5000, "\ud800"])
@@ -229,7 +234,7 @@ def test_the_task_lends_its_imports_to_an_induction_solver(executor):
     task = Task(
         Kind.INDUCTION, "import math\ndef f(a):\n    return math.gcd(a, 4)", tuple(Case(str(i), "2") for i in (2, 6))
     )
-    assert Solver(STYLE, executor).judge_program(task, "def f(a):\n    return math.gcd(4, a)")().correct
+    assert verify(executor, task, "def f(a):\n    return math.gcd(4, a)").correct
 
 
 def test_equal_answers_run_once(executor):
@@ -250,20 +255,20 @@ def test_equal_answers_run_once(executor):
     ids=lambda value: str(value.kind) if isinstance(value, Task) else "",
 )
 def test_a_solver_reads_its_task_last(task, end):
-    letter = TAGS.letters.solve(task)
-    assert letter.endswith(end.format(task.program))
-    assert letter.index("xample") < letter.index("### Your turn")
+    text = TAGS.templates.solve(task)
+    assert text.endswith(end.format(task.program))
+    assert text.index("xample") < text.index("### Your turn")
 
 
 @pytest.mark.parametrize("role", Role)
-@pytest.mark.parametrize("kind", Kind)
-def test_every_letter_opens_the_reply_that_its_parser_reads(role, kind):
+@pytest.mark.parametrize("kind", PAPER)
+def test_every_prompt_opens_the_reply_that_its_parser_reads(role, kind):
     task = DOUBLE if kind is Kind.INDUCTION else Task(kind, SQUARE.program, SQUARE.cases)
     for style in (STYLE, TAGS):
         if role is Role.SOLVE:
             prompt = style.solve(task)
         elif kind is Kind.INDUCTION:
-            prompt = style.propose_induction(task, 6)
+            prompt = style.propose(kind, source=task, cases=6)
         else:
             prompt = style.propose(kind, [task])
         assert prompt.role is role
@@ -299,10 +304,13 @@ HOSTILE = (
 def test_no_reply_ends_the_run_or_is_paid(executor, text):
     """Each text in every place where a model's words are read: a verdict comes back, and never "right"."""
     solver, proposer = Solver(STYLE, executor), Proposer(STYLE, executor, config.TasksConfig(induction_pairs=2))
-    for kind, task in ((Kind.DEDUCTION, NUMBER), (Kind.ABDUCTION, SQUARE), (Kind.INDUCTION, DOUBLE)):
+    tasks = {kind: seed_tasks([kind], 2)[0] for kind in Kind}
+    tasks |= {Kind.DEDUCTION: NUMBER, Kind.ABDUCTION: SQUARE, Kind.INDUCTION: DOUBLE}
+    for kind, task in tasks.items():
         for label in ("python", "input", "output", "message", ""):
             verdicts = [solver.judge(says(solver.ask(task), f"```{label}\n{text}\n```\n"))()]
-            prompt = STYLE.propose(kind, ()) if kind is not Kind.INDUCTION else STYLE.propose_induction(SQUARE, 2)
+            chosen = KINDS[kind].chooses_program
+            prompt = STYLE.propose(kind) if chosen else STYLE.propose(kind, source=SQUARE, cases=2)
             for reply in (
                 f"```{label}\n{text}\n```\n```input\n1\n```\n```input\n2\n```\n```message\nm\n```\n",
                 f"```python\ndef f(x):\n    return x\n```\n```{label}\n{text}\n```\n",

@@ -75,7 +75,7 @@ def test_kinds_and_roles_are_never_compared_with_each_other():
         for kind in Kind
         for i, reward in enumerate((0.0, 1.0))
     ]
-    assert advantages(rows, dials, Running()) == [-0.5, 0.5] * 6
+    assert advantages(rows, dials, Running()) == [-0.5, 0.5] * len(Role) * len(Kind)
 
 
 def test_attempts_are_compared_with_attempts_of_the_same_task():
