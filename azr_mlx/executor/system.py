@@ -86,6 +86,8 @@ def unlock(path: str) -> None:
 
 def threads(pid: int) -> int:
     """Threads of a process, 0 when that cannot be seen."""
+    if confine.DARWIN:
+        return confine.task_threads(pid)
     try:
         return os.stat(f"/proc/{pid}/task").st_nlink - 2
     except OSError:

@@ -52,6 +52,9 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
         "footprint by proc_pid_rusage; refused is told apart from gone",
         (f"{EMULATED}::test_standard_goes_on_with_what_holds_and_says_so_once",
          f"{EMULATED}::test_programs_end_as_they_should", MAC_TESTS)),
+    "executor/system.py threads": (
+        "threads by proc_pidinfo",
+        ("tests/executor/test_suite_on_a_mac.py::test_with_seatbelt_the_attacks_are_contained", MAC_TESTS)),
     "executor/system.py arguments": (
         "the trial reads arguments by sysctl",
         (f"{EMULATED}::test_it_starts_confined_and_says_so", MAC_TESTS)),

@@ -48,6 +48,9 @@ JUDGED_IN_LIBC = {
     "fork": "process-fork", "vfork": "process-fork", "ptrace": "mach-priv-task-port", "shmget": "ipc-sysv-shm",
     "semget": "ipc-sysv-sem", "msgget": "ipc-sysv-msg",
 }  # fmt: skip
+EMULATED_IN_LIBC = {
+    "sandbox_init_with_parameters", "proc_pid_rusage", "proc_pidinfo", "mach_timebase_info", "sysctl", "minherit",
+}  # fmt: skip
 NOT_IN_LIBC = {"prctl", "unshare", "capset", "syscall", "mount", "umount2"}
 
 
@@ -331,6 +334,17 @@ class Mac:
         finally:
             self.busy = False
 
+    def proc_pidinfo(self, pid: int, flavour: int, argument: Any, words: Any, size: int) -> int:
+        busy, self.busy = self.busy, True
+        try:
+            self.judge("process-info-pidinfo", target=self.target(pid))
+            words._obj[12 + 9] = len(os.listdir(f"/proc/{pid}/task"))
+        except OSError:
+            return 0
+        finally:
+            self.busy = busy
+        return size
+
     def mach_timebase_info(self, base: Any) -> int:
         base._obj[0] = base._obj[1] = 1
         return 0
@@ -374,7 +388,7 @@ class Library:
         if name == "sandbox_init_with_parameters" and not self._mac.options.get("entry", True):
             raise AttributeError(name)
         made = getattr(self._mac, name, None)
-        if name in ("sandbox_init_with_parameters", "proc_pid_rusage", "mach_timebase_info", "sysctl", "minherit"):
+        if name in EMULATED_IN_LIBC:
             return Function(made)
         if name in JUDGED_IN_LIBC:
             return Function(self._mac.refusing(JUDGED_IN_LIBC[name]))
