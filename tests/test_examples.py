@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,25 @@ def test_a_benchmark_of_your_own_needs_one_yaml_and_its_rows(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.name != "README.md"))
 def test_every_example_is_on_the_page(name: str) -> None:
     assert f"({name}" in (EXAMPLES / "README.md").read_text()
+
+
+KIND = """
+from azr_mlx import config
+from azr_mlx.executor import Executor
+from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.types import Case, Kind, Task
+
+assert config.load(None, ["tasks.kinds=deduction,type_of"]).tasks.kinds == ("deduction", "type_of")
+task = Task(Kind("type_of"), "def f(a):\\n    return [a]", (Case("1", "[1]"),))
+print([KINDS[task.kind].verify(task, answer, None)().correct for answer in ("list", "tuple", "[1]")])
+"""
+
+
+def test_a_kind_of_your_own_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "azr_mlx", tmp_path / "azr_mlx", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(EXAMPLES / "kinds" / "type_of.py", tmp_path / "azr_mlx" / "selfplay" / "kinds")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", KIND], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "[True, False, False]", done.stderr
