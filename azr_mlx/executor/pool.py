@@ -47,6 +47,7 @@ from azr_mlx.executor.slots import Folder, Slot, private_file
 
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
+_SILENT = "fell silent"
 _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds before a start that follows a failed one; doubled up to the second
 _LONGEST_LOSS_PAUSE = 1.0  # the same where a program may have been the cause
@@ -180,7 +181,8 @@ class Executor:
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
         # One start after the other may have to do without one more layer.
-        if not self._hello.wait(_START * (2 + len(_LADDER))) or self._layers is None:
+        starts = _FIRST_STARTS // 2 * (1 + len(_LADDER))  # should every one of them hang
+        if not self._hello.wait(_START * (1 + starts)) or self._layers is None:
             cause = self._cause or self._trouble or "no sign of life"
             if self.level == "strict" and self._refused:
                 raise SandboxUnavailable(f"no sufficient sandbox here: {cause}")
@@ -343,7 +345,7 @@ class Executor:
             self._attend(self._selector.select(0))
             for slot in late:
                 if slot.deadline and now > slot.deadline:
-                    self._fail(slot, "fell silent")
+                    self._fail(slot, _SILENT)
         for slot in self._slots:
             if slot.start_at is not None and slot.start_at <= now:
                 self._launch(slot)
@@ -561,7 +563,7 @@ class Executor:
             slot.losses += 1
             pause = 0.0 if slot.losses == 1 else min(_LONGEST_LOSS_PAUSE, _PAUSE * 2.0 ** (slot.losses - 2))
         else:
-            slot.failures += 1
+            slot.failures += 2 if why == _SILENT else 1  # a start that hangs takes long enough
             pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (slot.failures - 1))
         work, slot.work = slot.work, None
         self._discard(slot)

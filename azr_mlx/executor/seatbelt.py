@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import time
 from collections.abc import Collection, Iterable, Mapping
 
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"  # by its full path: a PATH can be changed, this file cannot
+_PATIENCE = 10.0  # seconds that a rehearsal may take
 _LIBRARY = "/usr/lib/libsandbox.1.dylib"
 
 # What `os.uname`, `os.cpu_count`, `os.sysconf` and the allocator ask. No kern.proc, no kern.procargs2.
@@ -202,6 +204,7 @@ def _rehearse(text: str, given: Mapping[str, str]) -> str:
     if not pid:
         try:
             os.close(reading)
+            signal.alarm(2 * int(_PATIENCE))  # should nobody be left to end it
             enter(text, given)
             child = os.fork()
             if not child:
@@ -216,9 +219,15 @@ def _rehearse(text: str, given: Mapping[str, str]) -> str:
         finally:
             os._exit(0)
     os.close(writing)
-    said = b""
-    while piece := os.read(reading, 1024):
+    said, end = b"", time.monotonic() + _PATIENCE
+    while select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]:
+        piece = os.read(reading, 1024)
+        if not piece:
+            break
         said += piece
+    else:
+        said = b"the sandbox does not answer"
+        os.kill(pid, signal.SIGKILL)
     os.close(reading)
     _, status = os.waitpid(pid, 0)
     if said == b".":

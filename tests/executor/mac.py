@@ -57,11 +57,12 @@ NOT_IN_LIBC = {"prctl", "unshare", "capset", "syscall", "mount", "umount2"}
 class Mac:
     """The emulation in one process, and in what it forks.
 
-    options: log (a file that every access is appended to, as a line of JSON); refuse (what the sandbox says instead of
-    letting the process in); entry (False: no sandbox_init_with_parameters); usage (False: proc_pid_rusage is refused);
-    unknown (a word that this system's compiler does not know); children (False: the scope `children` reaches nobody);
-    deadly (True: entering ends the process); narrow (True: a sandbox under which nothing can be read); wrapper (True:
-    there is a sandbox-exec); entered (profile and parameters that hold from the first instruction, as under one).
+    options: log (a file that every access is appended to, as a line of JSON); refuse (what the sandbox says instead
+    of letting the process in); entry (False: no sandbox_init_with_parameters); usage (False: proc_pid_rusage is
+    refused); unknown (a word that this system's compiler does not know); children (False: the scope `children`
+    reaches nobody); deadly (True: entering ends the process); hangs (True: it never returns); narrow (True: a sandbox
+    under which nothing can be read); wrapper (True: there is a sandbox-exec); entered (profile and parameters that
+    hold from the first instruction, as under one).
     """
 
     def __init__(self, options: dict[str, Any], language: Any) -> None:
@@ -296,6 +297,8 @@ class Mac:
             refused = f"unbound variable: {self.options['unknown']}"
         if self.options.get("deadly"):
             os._exit(9)
+        if self.options.get("hangs"):
+            time.sleep(600)
         if not refused:
             try:
                 profile = self.language.Profile.parse(text.decode(), values)
