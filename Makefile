@@ -104,6 +104,7 @@ docs: $(CORE) ## Write the generated pages of docs/
 	@$(BIN)/python -m azr_mlx.run.metrics > docs/metrics.md
 	@$(BIN)/python -m azr_mlx.selfplay.kinds > docs/kinds.md
 	@$(BIN)/python docs/draw_architecture.py
+	@$(BIN)/python -m tests.docs.macos_branches docs/macos.md
 
 bench: $(DEV) ## Measure speed and memory beside other trainers [ARGS=..]
 	@$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -138,8 +138,21 @@ def azr(context: click.Context) -> None:
 )
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the run is kept.")
 @click.option("--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option(
+    "--restart/--no-restart",
+    default=sys.platform == "darwin",
+    help="Go on from the newest checkpoint when the system ends the run; the default on a Mac.",
+)
+@click.option("--awake/--no-awake", "keep_awake", default=True, help="Hold a Mac awake while the run lasts.")
 def train(
-    source: str | None, sets: tuple[str, ...], steps: int | None, resume: str | None, run_dir: Path | None, quiet: bool
+    source: str | None,
+    sets: tuple[str, ...],
+    steps: int | None,
+    resume: str | None,
+    run_dir: Path | None,
+    quiet: bool,
+    restart: bool,
+    keep_awake: bool,
 ) -> int:
     """Teach a model by self-play.
 
@@ -168,9 +181,15 @@ def train(
     settings = config.load(_chosen(source), words)
     _caution(settings)
 
-    from azr_mlx.run import session
+    from azr_mlx.run import session, supervisor
 
-    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet)
+    if restart and not supervisor.supervised():
+        options = [part for word in words for part in ("--set", word)]
+        options += ["--quiet"] * quiet + ["--no-awake"] * (not keep_awake)
+        begin = ["--config", source, *(["--run-dir", str(run_dir)] if run_dir else [])]
+        begin += ["--resume", resume] if resume is not None else []
+        return supervisor.supervise_training(begin, options, lambda line: click.echo(f"azr: {line}", err=True))
+    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet, keep_awake=keep_awake)
     return code
 
 
@@ -613,8 +632,15 @@ def presets(memory: str, chip: str) -> None:
 @click.option("--chip", default="", metavar="NAME", help="That Mac's chip, as 'M3 Max'.")
 @click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of memory.")
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), metavar="TFLOP/S", help="Of matrix products.")
+@click.option("--calibrate", type=click.Path(path_type=Path), metavar="FILE", help="What azr bench measured.")
 def plan(
-    source: str, sets: tuple[str, ...], memory: str, chip: str, bandwidth: float | None, flops: float | None
+    source: str,
+    sets: tuple[str, ...],
+    memory: str,
+    chip: str,
+    bandwidth: float | None,
+    flops: float | None,
+    calibrate: Path | None,
 ) -> int:
     """Say whether a configuration fits into memory and how long a step takes.
 
@@ -628,13 +654,49 @@ def plan(
       azr plan --config qwen2.5-coder-3b --memory 48GB --chip "M3 Max"
       azr plan --config qwen2.5-coder-7b --memory 24GB --set sampling.max_rows=16
       azr plan --config qwen3-4b --memory 64GB --bandwidth 546 --flops 17
+      azr plan --config qwen2.5-coder-3b --calibrate azr-bench.json
     """
     from azr_mlx import config, planner
 
     settings = config.load(_chosen(source), sets)
-    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0)
+    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate)
     click.echo("\n".join(lines))
     return 0 if fits else 1
+
+
+# -- bench --------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("azr-bench.json"),
+    show_default=True,
+    metavar="FILE",
+    help="Where the numbers go.",
+)
+@click.option("--seconds", type=click.FloatRange(min=5), default=150.0, show_default=True, help="About how long.")
+@click.option("--model", default="", metavar="M", help="Repository or folder; else one with random weights.")
+def bench(out: Path, seconds: float, model: str) -> int:
+    """Measure this machine in three minutes and write one file.
+
+    Decoding by width, prefill, update, executor, how far sampler and trainer are apart, and whether the products of
+    this build of MLX are right. The file holds no personal data; azr plan --calibrate reads it, and a report of how
+    azr_mlx runs on a Mac should have it. Exit 1 when products are wrong.
+
+    \b
+    Examples:
+      azr bench
+      azr bench --seconds 60 --out m3-max.json
+      azr plan --config qwen2.5-coder-3b --calibrate azr-bench.json
+    """
+    from azr_mlx.bench import bench_command, bench_lines
+
+    found = bench_command(out, seconds=seconds, model=model, say=lambda line: click.echo(f"... {line}", err=True))
+    click.echo("\n".join(bench_lines(found)))
+    click.echo(f"wrote     {out}")
+    return 0 if found["numerics"]["right"] else 1
 
 
 # -- doctor -------------------------------------------------------------------------------------------------
@@ -642,7 +704,8 @@ def plan(
 
 @azr.command()
 @click.option("--offline", is_flag=True, help="Do not look whether models can be downloaded.")
-def doctor(offline: bool) -> int:
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON, without personal data.")
+def doctor(offline: bool, as_json: bool) -> int:
     """Look whether this machine is fit for a run, and say what to fix.
 
     Python, packages, sandbox, disk, device and memory, then a self-test of a few seconds on the embedded model: does
@@ -653,9 +716,14 @@ def doctor(offline: bool) -> int:
     Examples:
       azr doctor
       azr doctor --offline
+      azr doctor --json --offline      for a report
     """
     from azr_mlx import doctor as checks
 
+    if as_json:
+        record = checks.record(list(checks.examine(network=not offline)))
+        click.echo(checks.as_text(record))
+        return 0 if record["fit"] else 1
     marks = {checks.FINE: ("ok   ", "green"), checks.NOTE: ("note ", "yellow"), checks.WRONG: ("WRONG", "red")}
     findings = []
     for one in checks.examine(network=not offline):

@@ -7,8 +7,10 @@ two seconds.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -102,6 +104,11 @@ def sandbox() -> Iterator[Finding]:
         return
     active = ", ".join(layers.active) or "no layer"
     open_ = [word for word in ("files", "network", "processes") if not getattr(layers, word)]
+    if not layers.memory:
+        yield Finding(
+            "memory limit", NOTE, f"nothing holds programs to their memory: {layers.missing['footprint']}",
+            "keep executor.workers low and watch the first steps: macOS itself ends what takes too much",
+        )  # fmt: skip
     if not open_:
         yield Finding("sandbox", FINE, f"files, network and processes are confined ({active})")
         return
@@ -155,6 +162,56 @@ def mlx() -> Iterator[Finding]:
         else:
             yield Finding("blas", NOTE, "reference BLAS", "pip install scipy-openblas32: matmuls 20 times faster")
     yield from free_memory(profile)
+    if sys.platform == "darwin":
+        yield from guarded("mac", mac)
+
+
+def mac() -> Iterator[Finding]:
+    """What only a Mac has: the system's version, the GPU's watchdog, memory pressure, sleep."""
+    from azr_mlx.model import metal
+    from azr_mlx.run.wakefulness import CAFFEINATE
+
+    system = platform.mac_ver()[0]
+    old = tuple(int(part) for part in system.split(".")[:1] if part.isdigit()) < (14,)
+    yield Finding("macos", WRONG if old else FINE, system, "update macOS: MLX needs version 14" * old)
+    relaxed = os.environ.get(metal.RELAX) == "1"
+    yield Finding(
+        "watchdog", FINE if relaxed else NOTE, f"{metal.RELAX}={os.environ.get(metal.RELAX, '')}",
+        "" if relaxed else f"unset {metal.RELAX}: macOS may end the run for long kernels while the display is on",
+    )  # fmt: skip
+    level = metal.memory_pressure()
+    words = {metal.NORMAL: "normal", metal.WARNING: "high", metal.CRITICAL: "critical"}
+    calm = level in (None, metal.NORMAL)
+    yield Finding(
+        "pressure", FINE if calm else NOTE, f"memory pressure is {words.get(level or 0, 'unknown')}",
+        "close other programs before a run" * (not calm),
+    )  # fmt: skip
+    if os.access(CAFFEINATE, os.X_OK):
+        yield Finding("sleep", FINE, "runs hold this Mac awake (caffeinate)")
+    else:
+        yield Finding("sleep", NOTE, f"{CAFFEINATE} is not there", "keep the Mac awake by its settings while it trains")
+    import resource
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    few = files != resource.RLIM_INFINITY and files < 1024
+    yield Finding("files", NOTE if few else FINE, f"{files} open files a process", "ulimit -n 4096" * few)
+
+
+def products() -> Iterator[Finding]:
+    """Products of few rows beside float64: some builds of MLX have been wrong there."""
+    from azr_mlx.model import device, numerics
+
+    found = numerics.check_products(device.prepare().packed)
+    wrong = [f"{one.operation} {one.dtype} at {one.rows} rows ({one.error:.1e})" for one in found if not one.right]
+    if wrong:
+        yield Finding(
+            "products", WRONG, f"this build of MLX multiplies wrongly: {', '.join(wrong)}",
+            "install the wheel from PyPI (not Homebrew's or an own build), and tell us the chip and the versions",
+        )  # fmt: skip
+    else:
+        largest = max(one.error for one in found)
+        rows = ", ".join(map(str, numerics.ROWS))
+        yield Finding("products", FINE, f"{rows} rows beside float64: largest error {largest:.0e}")
 
 
 def free_memory(profile: Any) -> Iterator[Finding]:
@@ -287,6 +344,39 @@ def hub() -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("hub", FINE, address)
+
+
+def record(findings: list[Finding]) -> dict[str, Any]:
+    """The findings as plain data for a report: without the user's name, folders and addresses."""
+    rows = [
+        {"name": one.name, "state": one.state, "found": _impersonal(one.found), "todo": _impersonal(one.todo)}
+        for one in findings
+    ]
+    return {
+        "azr_mlx": __version__,
+        "system": sys.platform,
+        "fit": not any(one.state == WRONG for one in findings),
+        "findings": rows,
+        "advice": [_impersonal(line) for line in advice(findings)],
+    }
+
+
+def as_text(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False)
+
+
+def _impersonal(text: str) -> str:
+    """A line with the home folder, other folders' names and the host's name left out."""
+    text = re.sub(r"(?<![\w.:/])(/[^\s,;:()]+)+", lambda found: _place(found.group()), text)
+    for personal in {platform.node(), platform.node().split(".")[0], Path.home().name}:
+        if len(personal) > 2 and personal not in ("root", "localhost"):
+            text = re.sub(rf"(?<!\w){re.escape(personal)}(?!\w)", "...", text)
+    return text
+
+
+def _place(path: str) -> str:
+    """A path by its last part, unless it belongs to the system."""
+    return path if path.startswith(("/usr/", "/System/", "/dev/", "/proc/")) else f".../{path.rsplit('/', 1)[-1]}"
 
 
 def advice(findings: list[Finding]) -> list[str]:

@@ -110,3 +110,46 @@ def test_exit_code_and_last_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     said = CliRunner().invoke(azr, ["doctor"])
     assert said.exit_code == 0
     assert "all is well" in said.output
+
+
+def test_a_report_is_json_without_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, folders and the host are left out of what people paste into an issue."""
+    monkeypatch.setattr(doctor.platform, "node", lambda: "adas-macbook.local")
+    monkeypatch.setattr(doctor.Path, "home", classmethod(lambda cls: Path("/Users/ada")))
+    findings = [
+        Finding("disk", FINE, "82 GB free at /Users/ada/Projects/secret plan/checkpoints", ""),
+        Finding("hub", NOTE, "https://huggingface.co is out of reach", "see adas-macbook of ada"),
+        Finding("sandbox", WRONG, "/usr/bin/sandbox-exec is refused", "read docs/security.md"),
+    ]
+    record = doctor.record(findings)
+    text = doctor.as_text(record)
+    assert "ada" not in text
+    assert "secret" not in text.replace("secret plan", "")
+    assert record["fit"] is False
+    assert record["findings"][2]["found"] == "/usr/bin/sandbox-exec is refused"
+    assert "https://huggingface.co" in text
+    assert record["advice"][0] == "sandbox: read docs/security.md"
+
+
+def test_wrong_products_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    from azr_mlx.model import numerics
+
+    wrong = [numerics.Product("quantized_matmul", "bfloat16", 33, 0.4)]
+    monkeypatch.setattr(numerics, "check_products", lambda packed: wrong)
+    [found] = doctor.products()
+    assert found.state == WRONG
+    assert "quantized_matmul bfloat16 at 33 rows" in found.found
+
+
+def test_what_only_a_mac_has_is_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from azr_mlx.model import metal
+
+    monkeypatch.setattr(doctor.platform, "mac_ver", lambda: ("13.6", ("", "", ""), "arm64"))
+    monkeypatch.setattr(metal, "memory_pressure", lambda: metal.CRITICAL)
+    monkeypatch.setenv(metal.RELAX, "0")
+    found = {one.name: one for one in doctor.mac()}
+    assert found["macos"].state == WRONG
+    assert found["watchdog"].state == NOTE
+    assert "critical" in found["pressure"].found
+    assert {"sleep", "files"} <= set(found)
+    assert all(one.todo for one in found.values() if one.state != FINE)

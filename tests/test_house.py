@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     MODEL,
     ("generation", "trainer"),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
-    ("doctor",),
+    ("bench", "doctor"),
     ("cli",),
     ("__main__",),
 )

@@ -460,16 +460,55 @@ class Seccomp:
 
 
 def footprint(pid: int) -> tuple[int, float]:
-    """Physical footprint in bytes and processor time in seconds of a process on macOS; (0, 0.0) when it is gone.
+    """Physical footprint in bytes and processor time in seconds of a process on macOS.
 
     proc_pid_rusage(RUSAGE_INFO_V2) of <libproc.h>. The footprint counts compressed pages, which the resident size
-    leaves out, and it is what the system itself kills by. Times are in ticks of mach_absolute_time.
+    leaves out, and it is what the system itself kills by. Times are in ticks of mach_absolute_time. Raises
+    ProcessLookupError when there is no such process, PermissionError or another OSError when the call is refused.
     """
     words = (ctypes.c_uint64 * 32)()  # 16 bytes of uuid, then ri_user_time, ri_system_time, ...
     if _libc.proc_pid_rusage(pid, 2, ctypes.byref(words)) != 0:
-        return 0, 0.0
+        number = ctypes.get_errno() or errno.EPERM
+        raise OSError(number, f"proc_pid_rusage: {os.strerror(number)}")
     # uuid (2 words), user, system, pkg_idle_wkups, interrupt_wkups, pageins, wired, resident, phys_footprint
     return int(words[9]), (words[2] + words[3]) * _tick()
+
+
+def task_threads(pid: int) -> int:
+    """Threads of a process on macOS, 0 when that cannot be seen: pti_threadnum of proc_pidinfo(PROC_PIDTASKINFO)."""
+    words = (ctypes.c_int32 * 24)()  # struct proc_taskinfo: six of 64 bits, then twelve of 32, of which it is the tenth
+    if _libc.proc_pidinfo(pid, 4, ctypes.c_uint64(0), ctypes.byref(words), ctypes.sizeof(words)) <= 0:
+        return 0
+    return int(words[12 + 9])
+
+
+def process_arguments(pid: int) -> bytes:
+    """Arguments and environment of a process on macOS, sysctl KERN_PROCARGS2. Raises OSError."""
+    name = (ctypes.c_int * 3)(1, 49, pid)  # CTL_KERN, KERN_PROCARGS2
+    size = ctypes.c_size_t(1 << 16)
+    buffer = ctypes.create_string_buffer(size.value)
+    _check(_libc.sysctl(name, 3, buffer, ctypes.byref(size), None, ctypes.c_size_t(0)), "sysctl kern.procargs2")
+    return buffer.raw[: size.value]
+
+
+def minherit_none(start: ctypes.c_char, length: int) -> bool:
+    """Leave memory out of what a fork copies, on macOS: minherit(VM_INHERIT_NONE)."""
+    try:
+        return bool(_libc.minherit(ctypes.byref(start), ctypes.c_size_t(length), 2) == 0)
+    except AttributeError:
+        return False
+
+
+def remove_acl(path: str) -> None:
+    """Give a file on macOS an empty access control list, without following a link. Raises nothing."""
+    try:
+        _libc.acl_init.restype = ctypes.c_void_p
+        empty = _libc.acl_init(1)
+        if empty:
+            _libc.acl_set_link_np(os.fsencode(path), 0x100, ctypes.c_void_p(empty))  # ACL_TYPE_EXTENDED
+            _libc.acl_free(ctypes.c_void_p(empty))
+    except AttributeError:
+        pass
 
 
 def _tick() -> float:

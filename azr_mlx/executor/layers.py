@@ -40,6 +40,11 @@ class LayerReport:
         return "processes" not in self.open and bool({"seccomp", "seatbelt"} & set(self.active))
 
     @property
+    def memory(self) -> bool:
+        """Whether something holds programs to their memory limit: on macOS the slot's watch, if it may look."""
+        return "footprint" not in self.missing
+
+    @property
     def confined(self) -> bool:
         return self.files and self.network and self.processes
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import itertools
 import json
 import marshal
 import os
 import queue
+import re
 import secrets
 import selectors
 import socket
@@ -38,17 +40,28 @@ from types import TracebackType
 from typing import Any
 
 from azr_mlx.errors import AzrError
-from azr_mlx.executor import boundary, seatbelt, two_process, wire
+from azr_mlx.executor import boundary, two_process, wire
 from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
-from azr_mlx.executor.slots import Folder, Slot
+from azr_mlx.executor.slots import Folder, Slot, private_file
 
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
+_SILENT = "fell silent"
 _TRIES = 3
 _PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds before a start that follows a failed one; doubled up to the second
 _LONGEST_LOSS_PAUSE = 1.0  # the same where a program may have been the cause
 _FIRST_STARTS, _STARTS = 4, 12  # failed starts in a row after which a slot is hopeless: the first ever, and later
+# What a first start that always fails does without, one after the other: the layers that change most come first.
+_LADDER: tuple[tuple[str, ...], ...] = (("namespaces", "root"), ("landlock",), ("seccomp",), ("uid", "capabilities"))
+if sys.platform == "darwin":
+    _LADDER = (("seatbelt",),)
+# A want of processes, memory, descriptors or disk: no layer is to blame, and it may pass.
+_SHORT = re.compile(
+    r"MemoryError|\[Errno ("
+    + "|".join(str(n) for n in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC))
+    + r")\]"
+)
 _FAULTS = 6  # faults of the I/O thread in a row, without one outcome in between, after which it gives up
 MAX_JOB_BYTES = 32 << 20
 
@@ -121,10 +134,7 @@ class Executor:
         self.limits = limits or Limits()
         self.workers = workers or len(_affinity())
         self.counters: Counter[str] = Counter()
-        self._without = tuple(without)
-        self._scope, self._no_seatbelt = "", "switched off"
-        if sys.platform == "darwin" and level != "off" and "seatbelt" not in self._without:
-            self._scope, self._no_seatbelt = seatbelt.probe()
+        self._without = dict.fromkeys(without, "switched off")  # layers to do without, and why
         self._boxes = Folder()
         self._queues: tuple[deque[_Work], deque[_Work]] = (deque(), deque())
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -139,6 +149,7 @@ class Executor:
         self._trouble = ""  # the last message
         self._cause = ""  # why it failed for good
         self._faults = 0
+        self._refused = False  # no slot started, and not for want of something that may come back
         self._closed = False
         self._lock = threading.Lock()
         self._hello = threading.Event()
@@ -158,6 +169,8 @@ class Executor:
             warnings.warn("executor level off: model-written programs run unconfined, as you", stacklevel=2)
         elif not self._layers.confined:
             warnings.warn(f"programs are not fully confined: {self._layers.lacking()}", stacklevel=2)
+        elif not self._layers.memory:
+            warnings.warn(f"nothing holds programs to their memory: {self._layers.lacking()}", stacklevel=2)
 
     def _begin(self) -> None:
         """Everything of the start that may fail. Raises RuntimeError, SandboxUnavailable or OSError."""
@@ -167,8 +180,13 @@ class Executor:
         self._thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
-        if not self._hello.wait(_START) or self._layers is None:
-            raise RuntimeError(f"the sandbox did not start: {self._cause or self._trouble or 'no sign of life'}")
+        # One start after the other may have to do without one more layer.
+        starts = _FIRST_STARTS // 2 * (1 + len(_LADDER))  # should every one of them hang
+        if not self._hello.wait(_START * (1 + starts)) or self._layers is None:
+            cause = self._cause or self._trouble or "no sign of life"
+            if self.level == "strict" and self._refused:
+                raise SandboxUnavailable(f"no sufficient sandbox here: {cause}")
+            raise RuntimeError(f"the sandbox did not start: {cause}")
         if self.level == "strict" and not self._layers.confined:
             raise SandboxUnavailable(f"no sufficient sandbox here: {self._layers.lacking()}")
 
@@ -327,7 +345,7 @@ class Executor:
             self._attend(self._selector.select(0))
             for slot in late:
                 if slot.deadline and now > slot.deadline:
-                    self._fail(slot, "fell silent")
+                    self._fail(slot, _SILENT)
         for slot in self._slots:
             if slot.start_at is not None and slot.start_at <= now:
                 self._launch(slot)
@@ -524,17 +542,17 @@ class Executor:
             "trainer": os.getpid(),
             "identity": (os.getpid() * 64 + number) % 4336,  # so that two executors of root do not share user ids
             "without": self._without,
+            "private": private_file(),
             "proven": self._layers.active if self._layers is not None else (),
             "read": [],
-            "seatbelt": "" if self._scope else self._no_seatbelt,
         }
         try:
-            self._selector.register(slot.launch(self._boxes, settings, self._scope), selectors.EVENT_READ, slot)
+            self._selector.register(slot.launch(self._boxes, settings), selectors.EVENT_READ, slot)
             slot.deadline = time.monotonic() + _START
         except OSError as error:
-            self._fail(slot, f"cannot be started: {error}")
+            self._fail(slot, f"cannot be started: {error}", spawned=False)
 
-    def _fail(self, slot: Slot, why: str) -> None:
+    def _fail(self, slot: Slot, why: str, spawned: bool = True) -> None:
         """Replace a broken slot and try its job again, or give the job up as a sandbox error.
 
         Raises ExecutorFailed when none of its kind can be started.
@@ -545,7 +563,7 @@ class Executor:
             slot.losses += 1
             pause = 0.0 if slot.losses == 1 else min(_LONGEST_LOSS_PAUSE, _PAUSE * 2.0 ** (slot.losses - 2))
         else:
-            slot.failures += 1
+            slot.failures += 2 if why == _SILENT else 1  # a start that hangs takes long enough
             pause = min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (slot.failures - 1))
         work, slot.work = slot.work, None
         self._discard(slot)
@@ -553,8 +571,25 @@ class Executor:
         if work is not None:
             self._retry(work, why)
         most = _STARTS if self._layers is not None else _FIRST_STARTS
-        if all(other.failures >= most for other in self._slots if other.seed == slot.seed):
-            raise ExecutorFailed(f"no slot can be started: {why}")
+        same = [other for other in self._slots if other.seed == slot.seed]
+        if all(other.failures >= most for other in same):
+            self._refused = self._layers is None and spawned and not _SHORT.search(why)
+            if not self._refused or not self._do_without(why):
+                raise ExecutorFailed(f"no slot can be started: {why}")
+            for other in same:
+                other.failures = 0
+
+    def _do_without(self, why: str) -> bool:
+        """Try the first start once more without the layer that is the next likely cause. False when none is left."""
+        if self.level != "standard":
+            return False
+        for layers in _LADDER:
+            if not set(layers) <= set(self._without):
+                reason = f"no slot starts with it: {why}"
+                self._without |= {layer: self._without.get(layer, reason) for layer in layers}
+                self._tell(f"starting without {', '.join(layers)}, as {reason}")
+                return True
+        return False
 
     def _retry(self, work: _Work, why: str) -> None:
         if work.tries < _TRIES:

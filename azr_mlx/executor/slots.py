@@ -11,8 +11,10 @@ import sys
 import tempfile
 from typing import Any
 
-from azr_mlx.executor import cleaning, seatbelt, trial
+from azr_mlx.executor import cleaning, trial
 
+# Whether the kernel ends what a killed keeper leaves behind. Elsewhere the lifeline does, which takes a moment.
+ENDS_ORPHANS = sys.platform.startswith("linux")
 _LAST_BUDGET = 2_000_000  # entries that closing removes of one box: nobody waits for a slot any more
 
 
@@ -70,6 +72,7 @@ class Slot:
         self.seed = seed
         self.process: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
+        self.lifeline = -1  # the end that only the trainer holds
         self.box = ""
         self.work: Any = None  # the job that it runs
         self.unsent: memoryview | None = None
@@ -82,7 +85,7 @@ class Slot:
         self.losses = 0  # deaths in a row without an outcome in between
         self.idle_since = 0.0
 
-    def launch(self, folder: Folder, settings: dict[str, Any], scope: str) -> socket.socket:
+    def launch(self, folder: Folder, settings: dict[str, Any]) -> socket.socket:
         """Start the process; its socket. Raises OSError; what was made until then is for `discard` to remove."""
         self.ready = self.writing = False
         self.received.clear()
@@ -91,7 +94,11 @@ class Slot:
         self.socket, theirs = socket.socketpair()
         try:
             self.socket.setblocking(False)
-            self.process = _spawn(settings | {"box": self.box}, self.seed, theirs, scope)
+            reading, self.lifeline = os.pipe()
+            try:
+                self.process = _spawn(settings | {"box": self.box}, self.seed, theirs.fileno(), reading)
+            finally:
+                os.close(reading)
         finally:
             theirs.close()
         return self.socket
@@ -99,9 +106,12 @@ class Slot:
     def kill(self) -> None:
         """End the process and all below it: the keeper takes the zygote along, the zygote its child."""
         if self.socket is not None:
-            self.socket.close()  # first: a zygote without a keeper ends its child when it sees this
+            self.socket.close()
             self.socket = None
-        if self.process is not None and (sys.platform.startswith("linux") or not self.ready):
+        if self.lifeline >= 0:
+            os.close(self.lifeline)  # zygote and keeper see it, and leave nobody behind
+            self.lifeline = -1
+        if self.process is not None and ENDS_ORPHANS:
             self.process.kill()
 
     def discard(self, folder: Folder) -> str:
@@ -110,8 +120,7 @@ class Slot:
         process, self.process = self.process, None
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                # Where the kernel does not take the child along, the zygote gets the time to do so.
-                process.wait(5.0 if sys.platform.startswith("linux") else 2.0)
+                process.wait(5.0)
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5.0)
@@ -120,19 +129,31 @@ class Slot:
         return folder.remove_box(box)
 
 
-def _spawn(settings: dict[str, Any], seed: int, theirs: socket.socket, scope: str) -> subprocess.Popen[bytes]:
+def private_file() -> str:
+    """A file in the user's home folder, for the trial to fail to read; where there is none, one that is not there."""
+    home = os.path.expanduser("~")
+    with contextlib.suppress(OSError), os.scandir(home) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_file(follow_symlinks=False) and os.access(entry.path, os.R_OK):
+                return entry.path
+    return os.path.join(home, "nothing")
+
+
+def command(settings: dict[str, Any]) -> list[str]:
+    """The words that start a zygote."""
     here = os.path.dirname(os.path.abspath(__file__))
     python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    command = [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
-    if scope:
-        command = seatbelt.wrap(command, settings["box"], scope)
+    return [python, "-s", "-P", "-S", "-B", "-X", "utf8", os.path.join(here, "zygote.py"), json.dumps(settings)]
+
+
+def _spawn(settings: dict[str, Any], seed: int, control: int, lifeline: int) -> subprocess.Popen[bytes]:
     environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": str(seed)}
     environment["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MB of its address space
     environment["LD_BIND_NOW"] = "1"  # or every child looks up the same symbols again
     return subprocess.Popen(
-        command,
-        stdin=theirs.fileno(),
-        stdout=subprocess.DEVNULL,
+        command(settings),
+        stdin=control,
+        stdout=lifeline,  # to read from: standard descriptors are handed on by every way to start a process
         stderr=subprocess.DEVNULL if not os.environ.get("AZR_EXECUTOR_DEBUG") else None,
         env=environment,
         close_fds=False,  # ours are not inheritable; this lets macOS use posix_spawn

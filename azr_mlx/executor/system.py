@@ -1,7 +1,8 @@
 """What the executor asks the operating system about other processes, one small function for each question.
 
-Nothing else in the executor reads /proc or calls libproc; a system that cannot answer says nought, and the limits
-that need the answer are then held by something else (docs/security.md has the table).
+Nothing else in the executor reads /proc, calls libproc or knows a primitive that only one system has. A system that
+cannot answer says nought, and the limits that need the answer are then held by something else (docs/security.md has
+the table); one that could and refuses raises OSError.
 
 Imports the standard library and confine.py only: the zygote loads it.
 """
@@ -9,6 +10,8 @@ Imports the standard library and confine.py only: the zygote loads it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import os
 import resource
 import stat
@@ -45,12 +48,46 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of a child in bytes, on systems where RLIMIT_AS does not hold it; else 0."""
+    """Memory of a child in bytes, on systems where RLIMIT_AS does not hold it; else 0.
+
+    Raises ProcessLookupError when it is gone, and another OSError when the system does not say: then nothing holds
+    the limit.
+    """
     return confine.footprint(pid)[0] if confine.DARWIN else 0
+
+
+def arguments(pid: int) -> bytes:
+    """What another process was started with, which may hold secrets. Raises OSError, as it should in a sandbox."""
+    if confine.DARWIN:
+        return confine.process_arguments(pid)
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
+
+
+def hide_from_children(memory: mmap.mmap) -> bool:
+    """Leave a mapping out of what a fork copies: madvise on Linux, minherit on macOS. False where neither works."""
+    with contextlib.suppress(AttributeError, OSError):
+        memory.madvise(mmap.MADV_DONTFORK)
+        return True
+    return confine.DARWIN and confine.minherit_none(ctypes.c_char.from_buffer(memory), len(memory))
+
+
+def unlock(path: str) -> None:
+    """Take away what keeps its owner from removing a file or folder on macOS: flags such as uchg, and ACLs.
+
+    Never follows a link. Raises nothing: what comes next says whether it helped.
+    """
+    if hasattr(os, "lchflags"):
+        with contextlib.suppress(OSError):
+            os.lchflags(path, 0)
+    if confine.DARWIN:
+        confine.remove_acl(path)
 
 
 def threads(pid: int) -> int:
     """Threads of a process, 0 when that cannot be seen."""
+    if confine.DARWIN:
+        return confine.task_threads(pid)
     try:
         return os.stat(f"/proc/{pid}/task").st_nlink - 2
     except OSError:

@@ -32,8 +32,7 @@ class Buffer:
     @staticmethod
     def _make(size: int) -> mmap.mmap:
         made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
-        with contextlib.suppress(AttributeError, OSError):
-            made.madvise(mmap.MADV_DONTFORK)
+        system.hide_from_children(made)
         return made
 
     def read(self, fd: int, cap: int) -> int:
@@ -163,14 +162,16 @@ class Watch:
             return
         wall, cpu, memory = self.limits[:3]
         late = time.monotonic() - self.started >= wall
-        with contextlib.suppress(OSError):
+        held = 0
+        with contextlib.suppress(OSError):  # it may be gone just now; a system that never says was told of at the start
             self.cpu = system.cpu_seconds(self.pid)
+            held = system.memory_bytes(self.pid)
         if late:
             # On a busy machine a spinning program gets less than a whole core.
             self.verdict, self.detail = wire.TIMEOUT, "cpu" if self.cpu >= 0.25 * wall else "wall"
         elif self.cpu >= cpu:
             self.verdict, self.detail = wire.TIMEOUT, "cpu"
-        elif system.memory_bytes(self.pid) > memory:
+        elif held > memory:
             self.verdict, self.detail = wire.MEMORY, f"over {memory >> 20} MB"
         elif not self.slot.on_tmpfs and self._over():
             pass
@@ -268,10 +269,3 @@ class Watch:
             return wire.KILLED, signal.Signals(number).name
         except ValueError:
             return wire.KILLED, f"signal {number}"
-
-
-def _pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return -1

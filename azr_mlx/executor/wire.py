@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 
 CONTROL_FD = 4  # the slot's socket, in the zygote and in a child until it has its job
+LIFELINE_FD = 5  # in a zygote: a pipe that nobody writes to, and that ends when the trainer lets go of it or dies
 RESULT_FD = 3  # the result pipe of a child
 
 HEADER = struct.Struct("<I")  # the length of what follows, bytes

@@ -4,14 +4,17 @@ Started by pool.py as `python -s -P -S zygote.py JSON` with a socket as standard
 the child that will run it takes it from the socket itself, so nothing of one program is ever in the memory that the
 next one is forked from. What comes back passes through buffers that Linux does not copy on fork (MADV_DONTFORK).
 
-    trainer --socket--> keeper --(new pid namespace)--> zygote --fork--> child 1, child 2, ...
+    trainer --socket--> keeper --(confinement)--> zygote --fork--> child 1, child 2, ...
+
+The keeper stays outside of what confines the zygote, and ends with it: on Linux as the parent of a new pid namespace,
+elsewhere also as the one that ends an orphan, since no other system ends a child together with its parent.
 
 The next child is forked and confined before its job arrives, so that an idle slot answers at once.
 Replies go back on the same socket: a header of fixed size (wire.REPLY), then four sections: a text, what the child
 wrote to its result pipe, its stdout, its stderr.
 
 Descriptors: 0 /dev/null, 1 to 3 stdout, stderr and result pipe (the ends that children write to), 4 the socket,
-above that what no child keeps.
+above that what no child keeps: first of all the lifeline, a pipe that ends with the trainer.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import os
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 import types
@@ -38,11 +42,13 @@ if __name__ == "__main__":
         _package.__path__ = [_path]
         sys.modules[_name] = _package
 
-from azr_mlx.executor import child, cleaning, confine, system, trial, wire
+from azr_mlx.executor import child, cleaning, confine, seatbelt, system, trial, wire
 from azr_mlx.executor.watch import THREADS, Buffer, Watch
 
 _OTHERS = 1024  # tasks that other programs of the user may start while one of ours runs
 _BOX_TIME = 10**18  # of the empty box, ns: the same for every program (9 September 2001)
+_PID = struct.Struct("<i")  # of the child that runs, as the keeper is told it; 0 for none
+_FAREWELL = 1.0  # seconds that a zygote has to end by itself once the trainer is gone
 _FORK_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds between tries while the system is short of processes
 # What programs import most. Not more: the tables of every page here are copied for every program. `random` would
 # reseed itself in every child; dataclasses alone (through inspect) is as large as the rest together.
@@ -56,7 +62,7 @@ class Slot:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.without = set(settings["without"])
+        self.without: dict[str, str] = settings["without"]  # layers to do without, and why
         self.layers: dict[str, str] = {}  # name -> "" when active, else why not
         self.box = settings["box"]
         self.level = settings["level"]
@@ -68,6 +74,8 @@ class Slot:
         self.folder = ""  # the executor's, where the box is
         self.filter: confine.Seccomp | None = None
         self.trainer_fd = -1
+        self.alive_fd = -1  # ends with a keeper that this process does not end with by itself
+        self.keeper_fd = -1  # to tell that keeper which child runs
         self.open: dict[str, str] = {}  # what the layers leave open though they are active
         self.tasks = 0  # processes and threads of the user, where a limit counts them all
         self.counted = 0.0  # when that was
@@ -84,14 +92,15 @@ class Slot:
 
     def start(self) -> None:
         """Prepare this process; in a pid namespace only its first child returns from here."""
-        os.set_inheritable(0, False)
         os.dup2(0, 9, inheritable=False)
+        os.dup2(1, 10, inheritable=False)
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2, 3, wire.CONTROL_FD):
             if fd != null:
                 os.dup2(null, fd, inheritable=False)
         os.dup2(9, wire.CONTROL_FD, inheritable=False)
-        os.closerange(wire.CONTROL_FD + 1, 4096)
+        os.dup2(10, wire.LIFELINE_FD, inheritable=False)
+        os.closerange(wire.LIFELINE_FD + 1, 4096)
         self.trainer_fd = system.exit_handle(self.settings["trainer"])
         with contextlib.suppress(OSError):
             os.setsid()  # a Ctrl-C belongs to the trainer; it ends us by closing the socket
@@ -110,19 +119,22 @@ class Slot:
         sys.path[:] = [path for path in sys.path if "/" in path]
         # Held open, since the way to them by name is cut off; whoever ends last removes the box by them.
         folder = os.path.dirname(self.box)
-        self.above = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (folder, os.path.dirname(folder))]
+        # (Not inside `sandbox-exec`, which would have to let programs list them too.)
+        above = [folder, os.path.dirname(folder)] if not self.settings.get("wrapped") else []
+        self.above = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in above]
         self.names = [os.path.basename(self.box), os.path.basename(folder)]
         self.folder = folder
-        if self.level != "off":
-            if confine.LINUX:
-                self._linux()
-            elif confine.DARWIN:
-                self.layers["seatbelt"] = self.settings.get("seatbelt", "no sandbox-exec")
+        if self.level != "off" and confine.LINUX:
+            self._linux()
+        if not confine.LINUX:
+            self._leave_keeper()
         os.chdir(self.box)
         self._fresh_box()
         self.pristine = self._box_state()
         for kind, most in (("CORE", 0), ("NOFILE", 64), ("MEMLOCK", 0), ("MSGQUEUE", 0), ("FSIZE", confine.BOX_BYTES)):
             system.limit(kind, most)
+        if self.level != "off" and confine.DARWIN:
+            self._try("seatbelt", self._seatbelt)
         for name in [name for name in sys.modules if name.split(".")[0] == "azr_mlx"]:
             del sys.modules[name]
         gc.collect()
@@ -133,10 +145,13 @@ class Slot:
         # The hash seed is in force already; its variable would tell a program which of its two runs this is.
         os.environ.clear()
         os.environ.update(PATH="/usr/bin:/bin", LANG="C.UTF-8", HOME=self.box, TMPDIR=self.box, OMP_NUM_THREADS="1")
+        if not confine.LINUX:  # a new root has no time zone, and programs are to answer the same everywhere
+            os.environ["TZ"] = "UTC0"
+            time.tzset()
 
     def _try(self, layer: str, action: Any) -> bool:
         if layer in self.without:
-            self.layers[layer] = "switched off"
+            self.layers[layer] = self.without[layer]
             return False
         try:
             action()
@@ -230,24 +245,83 @@ class Slot:
 
     def _keep(self, first: int, held: int) -> None:
         """The keeper: lives as long as the zygote, and takes it along when it dies."""
-        for fd in range(3, 64):
-            if fd not in (held, *self.above):
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+        self._hold_only(held)
         with contextlib.suppress(OSError):
             os.waitpid(first, 0)
         self.leave()
         os._exit(0)
 
+    def _hold_only(self, *kept: int) -> None:
+        for fd in range(3, 64):
+            if fd not in (*kept, *self.above):
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+    def _leave_keeper(self) -> None:
+        """Go on in a new process, and leave this one behind as its keeper, where the kernel ends no orphans."""
+        alive, held = os.pipe()
+        told, keeper = os.pipe()
+        first = os.fork()
+        if first:
+            self._guard(first, held, told)
+        os.close(held)
+        os.close(told)
+        for above in self.above:
+            os.close(above)
+        self.above = []
+        self.alive_fd, self.keeper_fd = alive, keeper
+
+    def _guard(self, first: int, held: int, told: int) -> None:
+        """The keeper where nobody else sees to it that zygote, child and box end with the trainer."""
+        self._hold_only(held, told, wire.LIFELINE_FD)
+        poll = select.poll()
+        for fd in (told, wire.LIFELINE_FD):
+            poll.register(fd, select.POLLIN)
+        running = 0
+        patience = None
+        while True:
+            events = [fd for fd, _ in poll.poll(patience)]
+            if told in events:
+                said = os.read(told, 64 * _PID.size)
+                if not said:
+                    break  # the zygote has ended
+                (running,) = _PID.unpack(said[-_PID.size :])
+            elif wire.LIFELINE_FD in events:
+                poll.unregister(wire.LIFELINE_FD)
+                os.close(held)  # the zygote sees it, and has a moment to end its child and itself
+                patience = _FAREWELL * 1000
+            elif patience is not None:
+                break
+        if running:
+            self.kill(running)
+        with contextlib.suppress(OSError):
+            os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.waitpid(first, 0)
+        self.leave()
+        os._exit(0)
+
+    def _tell_keeper(self, pid: int) -> None:
+        """Say which child runs, if there is somebody who would have to end it. Raises BrokenPipeError, OSError."""
+        if self.keeper_fd >= 0:
+            os.write(self.keeper_fd, _PID.pack(pid))
+
+    def _seatbelt(self) -> None:
+        """Enter the sandbox of macOS, now that all is imported and opened."""
+        if not self.settings.get("wrapped"):
+            seatbelt.confine(_sandbox_paths(self.box))
+
     def trainer_ended(self) -> bool:
-        """Whether the trainer is dead, for processes that are its own children."""
-        return system.parent_ended(self.settings["trainer"])
+        """Whether the trainer is dead, for processes that are its own children; others have the lifeline."""
+        return self.keeper_fd < 0 and system.parent_ended(self.settings["trainer"])
 
     def leave(self) -> None:
         """When the trainer is dead, remove the box, and the executor's folder if this was the last slot.
 
         A trainer that lives does so itself, and needs the folder for the next slot.
         """
+        if not self.above:
+            return
         for _ in range(20):  # its descriptors are closed a moment before it counts as dead
             if self.trainer_ended():
                 break
@@ -292,18 +366,24 @@ class Slot:
         nothing = memoryview(b"")
         hello = json.dumps({"layers": self.layers, "open": self.open})
         self.send(wire.HELLO, hello, (0.0, 0.0, 0), [nothing] * 3)
-        self.poll.register(wire.CONTROL_FD, getattr(select, "POLLRDHUP", 0))  # what arrives there belongs to the child
-        if self.trainer_fd >= 0:
-            self.poll.register(self.trainer_fd, select.POLLIN)
+        for fd in (wire.LIFELINE_FD, self.trainer_fd, self.alive_fd):
+            if fd >= 0:
+                self.poll.register(fd, select.POLLIN)
         while True:
             self._pipes()
             self._count_tasks()
             pid = self._fork()
             if not pid:
                 self._child()
+            try:
+                self._tell_keeper(pid)
+            except OSError:
+                self.kill(pid)
+                raise
             watch = Watch(self, pid)
             if not watch.run():
                 return
+            self._tell_keeper(0)
             clean_again = self._fresh_box()
             if not clean_again and not os.path.isdir(self.box):
                 # Somebody removed it, perhaps while the program was writing in it: that is no verdict.
@@ -325,7 +405,10 @@ class Slot:
         return os.fork()
 
     def _trial(self) -> dict[str, str]:
-        """Let a confined child try what programs must not do. Raises RuntimeError when that child does not work."""
+        """Let a confined child do what programs may, and try what they must not.
+
+        Raises RuntimeError when it cannot do the first: a slot under which no program works is none.
+        """
         self._pipes()
         self._count_tasks()
         pid = self._fork()
@@ -333,16 +416,18 @@ class Slot:
             try:
                 self._confine()
                 os.close(wire.CONTROL_FD)
-                os.write(
-                    wire.RESULT_FD,
-                    json.dumps(trial.attempts(self.folder, self.settings["trainer"], self.alone)).encode(),
-                )
+                trial.honest()
+                found = trial.attempts(self.folder, self.settings["trainer"], self.settings["private"], self.alone)
+                os.write(wire.RESULT_FD, json.dumps(found).encode())
+                time.sleep(60)  # until it is killed, or measured before
             except BaseException as error:
                 with contextlib.suppress(BaseException):
                     os.write(wire.RESULT_FD, repr(error).encode()[:500])
             os._exit(0)
         ready = select.select([self.readers[2]], [], [], 10)[0]
         said = os.read(self.readers[2], 4096).decode("utf-8", "replace") if ready else "it did not answer"
+        if confine.DARWIN:
+            self._try("footprint", lambda: system.memory_bytes(pid))
         self.kill(pid)
         os.waitpid(pid, 0)
         self.sweep()
@@ -350,6 +435,8 @@ class Slot:
             worked: dict[str, str] = json.loads(said)
         except ValueError:
             raise RuntimeError(f"the trial child failed: {said}") from None
+        if not self._fresh_box():
+            raise RuntimeError("the box is not as it was after the trial")
         if confine.LINUX and not self.alone and not self.scoped:
             unscoped = "signals by ways yet unknown, which namespaces or landlock of Linux 6.12 would stop"
             worked["processes"] = ", ".join([*filter(None, [worked.get("processes")]), unscoped])
@@ -490,8 +577,25 @@ def _closed_to_others(path: str) -> str:
     return ""
 
 
+def _sandbox_paths(box: str) -> dict[str, str]:
+    return seatbelt.paths(box, [sys.base_prefix, sys.base_exec_prefix], os.path.dirname(os.__file__))
+
+
+def _start_inside(settings: dict[str, Any]) -> None:
+    """Start anew inside `sandbox-exec` where macOS has no function to enter the sandbox with; else return."""
+    wanted = settings["level"] != "off" and "seatbelt" not in settings["without"] and not settings.get("wrapped")
+    if confine.DARWIN and wanted and not seatbelt.can_enter() and os.access(seatbelt.SANDBOX_EXEC, os.X_OK):
+        command = [sys.executable, *sys.orig_argv[1:-1], json.dumps(settings | {"wrapped": True})]
+        words = seatbelt.wrap(command, _sandbox_paths(settings["box"]), seatbelt.SCOPES[0])
+        for fd in (0, 1):
+            os.set_inheritable(fd, True)
+        os.execv(words[0], words)
+
+
 def main() -> None:
-    slot = Slot(json.loads(sys.argv[1]))
+    settings = json.loads(sys.argv[1])
+    _start_inside(settings)
+    slot = Slot(settings)
     sys.argv[:] = [""]
     try:
         slot.start()

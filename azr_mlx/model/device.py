@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from azr_mlx.model import limits, openblas
+from azr_mlx.model import limits, metal, openblas
 
 REHEARSAL_VARIABLE = "AZR_REHEARSAL"  # 1: this process takes the path of a GPU, on the CPU (see `rehearsal`)
 
@@ -56,7 +56,7 @@ def prepare() -> Profile:
     global _profile
     if _profile is not None:
         return _profile
-    notes: list[str] = []
+    notes = list(metal.relax_watchdog())
     library: str | None = None
     if sys.platform.startswith("linux"):
         library = openblas.accelerate()

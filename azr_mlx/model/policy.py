@@ -12,6 +12,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,19 @@ class Policy:
         for i, j, rollout in self.sample(prompts, n, **options):
             groups[i][j] = rollout
         return groups  # type: ignore[return-value]
+
+    def shrink(self) -> str:
+        """Hold less at once from now on: half the rows together, half the tokens of a micro-batch.
+
+        Returns how much is left, or nothing when it cannot be less. Draws and gradients stay the same up to rounding.
+        """
+        rows = max(1, self.sampling.max_rows // 2)
+        tokens = max(min(512, self.optim.micro_batch_tokens), self.optim.micro_batch_tokens // 2)
+        if (rows, tokens) == (self.sampling.max_rows, self.optim.micro_batch_tokens):
+            return ""
+        self.sampling = replace(self.sampling, max_rows=rows)
+        self.optim = replace(self.optim, micro_batch_tokens=tokens)
+        return f"{rows} rows at a time and {tokens:,} tokens a micro-batch from now on"
 
     def _stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
         """Whether a row's text holds a stop text that its last token completed.

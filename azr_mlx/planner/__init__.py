@@ -1,7 +1,7 @@
 """Will a configuration fit this machine, and how long does a step take?"""
 
 from azr_mlx.planner.ladder import LADDER, Choice, Estimate, Rung, choose, choose_here, estimate, table
-from azr_mlx.planner.machine import Machine, here, mac, size
+from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import (
     KEPT_EXTRA,
     MemoryPlan,
@@ -29,6 +29,7 @@ __all__ = [
     "Shape",
     "Workload",
     "adapter_parameters",
+    "calibrated",
     "choose",
     "choose_here",
     "estimate",

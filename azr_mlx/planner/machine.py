@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from azr_mlx.errors import UsageError
@@ -39,6 +41,7 @@ class Machine:
     elementwise: float = 0.0  # seconds an exponential takes, where they are not hidden behind the rest
     launch: float = 0.0  # seconds that one operation costs however small it is
     tile: int = 1  # rows that a product with the weights computes together: a row more costs a whole tile
+    measured: bool = False  # bandwidth and flops are what kernels reached, not what the hardware could
 
     @property
     def packed(self) -> bool:
@@ -47,12 +50,12 @@ class Machine:
     @property
     def reached(self) -> tuple[float, float]:
         """Shares of bandwidth and flops that are reached. A measured rate is reached."""
-        return (GPU_BANDWIDTH, GPU_FLOPS) if self.packed else (1.0, 1.0)
+        return (GPU_BANDWIDTH, GPU_FLOPS) if self.packed and not self.measured else (1.0, 1.0)
 
     @property
     def tile_flops(self) -> float:
         """The share of flops that is reached in decoding."""
-        return GPU_TILE_FLOPS if self.packed else 1.0
+        return GPU_TILE_FLOPS if self.packed and not self.measured else 1.0
 
     @property
     def batch_tile(self) -> int:
@@ -72,8 +75,7 @@ def mac(memory: float, chip: str = "", room: float = 0.0, gpu_cores: int = 0) ->
     """
     assumed = "" if chip else ", assumed"
     found = chips.find(chip or ("M3 Max" if memory > 36e9 else "M3 Pro" if memory > 24e9 else "M3"), memory, gpu_cores)
-    # recommendedMaxWorkingSetSize as Metal reports it: two thirds of memory up to 32 GB, three quarters above.
-    room = room or memory * (2 / 3 if memory <= 33e9 else 3 / 4)
+    room = room or _metal_room(memory)
     return Machine(
         f"Apple {found.name} with {found.gpu_cores} GPU cores{assumed}", "metal", memory, room, found.bandwidth * GB,
         found.tflops * 1e12, "published bandwidth, derived flops", found.cores,
@@ -99,6 +101,42 @@ def _mac_memory() -> tuple[float, float]:
     """Bytes of this Mac, and of them those that Metal may wire (0: as Metal decides)."""
     memory = float(_sysctl("hw.memsize") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return memory, float(_sysctl("iogpu.wired_limit_mb") or 0) * 2**20
+
+
+def calibrated(file: Path) -> Machine:
+    """The machine of a file that `azr bench` wrote: its rates are reached ones. Raises UsageError."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        machine, products = found["machine"], found["products"]
+        kind, memory = str(machine["device"]), float(machine["memory"])
+        rate = products["quantized_tflops"] if kind != "cpu" else products["tflops"]
+        numbers = [
+            float(products["gb_per_second"]) * GB,
+            float(rate) * 1e12,
+            float(products["launch_microseconds"]) / 1e6,
+        ]
+        if found["format"] != 1 or not all(math.isfinite(one) and one > 0 for one in [memory, *numbers]):
+            raise ValueError("numbers that cannot be")
+        cores, name, when = int(found["executor"]["workers"]), str(machine["name"]), str(found["date"])
+    except OSError as error:
+        raise UsageError(f"--calibrate {file}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"--calibrate {file} is no file of azr bench ({what}): azr bench writes one") from None
+    room = _metal_room(memory) if kind == "metal" else (0.9 if kind == "cuda" else 0.8) * memory
+    basis, tile = f"measured by azr bench on {when}", 1
+    if kind == "metal":
+        try:
+            tile = MATRIX_UNIT_TILE if chips.find(name, memory).matrix_units else TILE_ROWS
+        except UsageError:  # newer than the table
+            tile = TILE_ROWS
+    bandwidth, flops, launch = numbers
+    return Machine(name, kind, memory, room, bandwidth, flops, basis, cores, launch=launch, tile=tile, measured=True)
+
+
+def _metal_room(memory: float) -> float:
+    """recommendedMaxWorkingSetSize as Metal reports it: two thirds of memory up to 32 GB, three quarters above."""
+    return memory * (2 / 3 if memory <= 33e9 else 3 / 4)
 
 
 def here() -> Machine:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.planner.machine import Machine, here, mac, size
+from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import plan_memory
 from azr_mlx.planner.roofline import step_costs
 from azr_mlx.planner.shapes import Shape, adapter_parameters, shape_of
@@ -165,11 +166,24 @@ def _hours(seconds: float) -> str:
 
 
 def plan_command(
-    settings: config.Config, size_: str = "", chip: str = "", bandwidth: float = 0, flops: float = 0
+    settings: config.Config,
+    size_: str = "",
+    chip: str = "",
+    bandwidth: float = 0,
+    flops: float = 0,
+    calibrate: Path | None = None,
 ) -> tuple[list[str], bool]:
-    """`azr plan`: the lines and whether it fits. bandwidth in GB/s, flops in TFLOP/s. Raises AzrError."""
+    """`azr plan`: the lines and whether it fits. bandwidth in GB/s, flops in TFLOP/s; `calibrate` is a file of
+    `azr bench`. Raises AzrError."""
     shape = shape_of(settings.model)
-    if size_ or chip:
+    if calibrate is not None:
+        if chip:
+            raise UsageError("plan: --calibrate names the machine that was measured, so that --chip says too much")
+        machine = calibrated(calibrate)
+        if size_:  # the same chip with other memory
+            memory = size(size_)
+            machine = replace(machine, memory=memory, room=machine.room / machine.memory * memory)
+    elif size_ or chip:
         given = size(size_) if size_ else 0.0
         if not given:
             raise UsageError("plan: --chip describes another machine: say how much memory it has with --memory 48GB")

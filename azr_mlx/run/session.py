@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,11 @@ from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
+from azr_mlx.model.metal import Relief
+from azr_mlx.run import supervisor
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
+from azr_mlx.run.wakefulness import SleepWatch, awake
 from azr_mlx.versions import result_versions
 
 if TYPE_CHECKING:  # importing these imports MLX
@@ -36,10 +39,16 @@ UPDATES_LOST = 3  # steps in a row whose gradient is not finite after which a ru
 
 
 def train(
-    settings: config.Config, *, run_dir: Path | None = None, resume: str | None = None, quiet: bool = False
+    settings: config.Config,
+    *,
+    run_dir: Path | None = None,
+    resume: str | None = None,
+    quiet: bool = False,
+    keep_awake: bool = True,
 ) -> int:
     """Run self-play to its end, or until it is interrupted; returns the exit code (0, or 130 when interrupted)."""
     folder = choose(settings, run_dir, resume)
+    supervisor.announce(folder.path)
     with ExitStack() as stack:
         stack.enter_context(folder.lock())
         saved = folder.settings()
@@ -47,7 +56,11 @@ def train(
         if saved is not None and resume is not None:
             _check_changes(saved, settings, folder)
         executor = stack.enter_context(_start_executor(settings))
-        return Session.open(settings, folder, executor, start, quiet=quiet).run()
+        held = stack.enter_context(awake(keep_awake))
+        session = Session.open(settings, folder, executor, start, quiet=quiet)
+        if held:
+            session.tracker.print("note: this Mac is held awake while the run lasts (--no-awake lets it sleep)")
+        return session.run()
 
 
 @dataclass
@@ -86,7 +99,9 @@ class Session:
     interrupt: Interrupt
     state: RunState
     resumed: bool
-    clock: Callable[[], float] = time.monotonic  # seconds
+    relief: Relief  # what answers memory pressure
+    sleep: SleepWatch = field(default_factory=SleepWatch)
+    clock: Callable[[], float] = time.monotonic  # seconds, of which none passes while the machine sleeps
     updates_lost: int = 0  # steps in a row whose gradient was not finite
     kept_at: float = 0.0  # seconds of training at the newest checkpoint of this process
 
@@ -139,8 +154,9 @@ class Session:
             tracker.print(f"note: {note}")
         state.wandb = tracker.open_sinks(config.flatten(settings), state.wandb)
         session = cls(
-            settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None
-        )
+            settings, folder, policy, trainer, held_out, executor, tracker, interrupt, state, start is not None,
+            Relief(policy.shrink),
+        )  # fmt: skip
         session.remember()
         session.kept_at = state.seconds
         return session
@@ -233,6 +249,9 @@ class Session:
         self.tracker.log_step(step, row | scores, sizes)
         for message in self.executor.take_messages():
             self.tracker.print(f"executor, mended: {message}")
+        for note in (self.relief.look(), self.sleep.note()):
+            if note:
+                self.tracker.print(f"note: {note}")
         self.state.step += 1
         self.remember()
         self.updates_lost = 0 if math.isfinite(step.update.grad_norm) else self.updates_lost + 1

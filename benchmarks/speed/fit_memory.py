@@ -95,9 +95,9 @@ def fitted(arrays: np.ndarray, held: np.ndarray) -> np.ndarray:
     while True:
         counts = np.zeros(arrays.shape[1])
         counts[used] = np.linalg.lstsq(scaled[:, used], np.ones(len(held)), rcond=None)[0]
-        if counts.min() >= 0:
+        if np.min(counts) >= 0:
             return counts
-        used.remove(int(counts.argmin()))
+        used.remove(int(np.argmin(counts)))
 
 
 def main() -> None:

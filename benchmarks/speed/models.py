@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from azr_mlx.bench.random_model import write_random_model
 
 SHAPES = {
     # The shape of the embedded model: small enough that everything but matmuls shows.
@@ -40,57 +39,7 @@ def folder(name: str, root: Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     target = root / name
-    if (target / "config.json").exists():
-        return target
-    import mlx.core as mx
-    from mlx.utils import tree_flatten, tree_map_with_path
-    from mlx_lm.utils import quantize_model
-
-    settings: dict[str, Any] = {
-        "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 32768,
-        "eos_token_id": 258,
-        **SHAPES[name],
-    }
-    module = importlib.import_module(f"mlx_lm.models.{settings['model_type']}")
-    model = module.Model(module.ModelArgs.from_dict(settings))
-
-    def value(path: str, old: mx.array) -> mx.array:
-        if path.endswith("norm.weight"):
-            return mx.ones(old.shape)
-        key = mx.random.key(sum(map(ord, path)) + 7919 * len(path))
-        return 0.02 * mx.random.normal(old.shape, key=key)
-
-    model.update(tree_map_with_path(value, model.parameters()))
-    group = 32 if int(settings["hidden_size"]) % 64 else 64
-    model, settings = quantize_model(model, settings, group, 4)
-    partial = root / f".{name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    mx.save_safetensors(str(partial / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "mlx"})
-    (partial / "config.json").write_text(json.dumps(settings, indent=1))
-    _tokenizer(partial)
-    partial.rename(target)
-    return target
-
-
-def _tokenizer(target: Path) -> None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.chat_template = (
-        "{% for m in messages %}<|im_start|>{{m.role}}\n{{m.content}}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    fast.save_pretrained(target)
+    return write_random_model(SHAPES[name], target)
 
 
 @contextmanager

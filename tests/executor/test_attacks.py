@@ -32,6 +32,8 @@ def world() -> Iterator[World]:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.number}-{attack.name.replace(' ', '-')}")
 def test_the_attack_is_contained(executor: Executor, world: World, attack: Attack) -> None:
+    if "AZR_TEST_MAC" in os.environ and attack.name == "deep folders":
+        pytest.skip("an emulated Mac judges paths of 2,000 folders in Python, which takes longer than the slot may")
     _, wrong = let_loose(executor, attack, world)
     assert not wrong
 

@@ -1,14 +1,13 @@
-"""`azr run`, the doctor's lines, and the macOS profile as far as it can be read without a Mac."""
+"""`azr run`, and the doctor's lines."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from azr_mlx.executor import SandboxUnavailable, cli_run, seatbelt
+from azr_mlx.executor import SandboxUnavailable, cli_run
 from azr_mlx.executor.cli_run import run_file
 from azr_mlx.terminal import printable
 
@@ -85,27 +84,3 @@ def test_bad_use_is_one_line_and_exit_code_two(tmp_path: Path, capsys: pytest.Ca
 
 def test_control_and_bidirectional_characters_are_escaped() -> None:
     assert printable("a\tb\nc\x1b]0;title\x07\u202e\ud800é") == "a\tb\nc\\x1b]0;title\\x07\\u202e\\ud800é"
-
-
-def test_the_profile_takes_paths_as_parameters_only() -> None:
-    """A folder named `") (allow default) ("` must not be able to write rules."""
-    hostile = '/tmp/") (allow default) ("'
-    words = seatbelt.wrap(["/usr/bin/python3", "x.py"], hostile, "children")
-    assert words[0] == "/usr/bin/sandbox-exec"
-    assert "(allow default)" not in words[2]
-    assert any(word.startswith("BOX=") and hostile.split("/")[-1] in word for word in words)
-    assert words[-2:] == ["/usr/bin/python3", "x.py"]
-
-
-def test_the_profile_denies_by_default_and_is_balanced() -> None:
-    for scope in ("children", "same-sandbox"):
-        text = seatbelt.profile(scope)
-        assert text.count("(") == text.count(")")
-        assert "(deny default)" in text
-        assert text.index("(allow file-read*)") < text.index('(subpath "/Users")') < text.index('(param "PREFIX")')
-        assert "(deny network*)" in text
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="is about the other systems")
-def test_the_probe_says_that_this_is_no_mac() -> None:
-    assert seatbelt.probe() == ("", "not macOS")

@@ -380,3 +380,15 @@ def test_only_adapters_are_trained(load):
     for name, value in tree_flatten(policy.model.parameters()):
         if "lora" not in name:
             assert mx.array_equal(value, base[name])
+
+
+def test_a_policy_that_holds_less_at_once_writes_and_learns_the_same(load):
+    whole, less = load(), load()
+    shrunk = [less.shrink() for _ in range(9)]
+    assert shrunk[0].startswith(f"{whole.sampling.max_rows // 2} rows at a time and ")
+    assert shrunk[-1] == ""  # one row, and there is nothing left to halve
+    assert less.sampling.max_rows == 1
+    rollouts = rollouts_of(whole)
+    assert [r.completion.tokens for r in rollouts_of(less)] == [r.completion.tokens for r in rollouts]
+    one, other = (policy.update(rollouts, advantages_of(rollouts)) for policy in (whole, less))
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)

@@ -141,3 +141,58 @@ def test_resuming_from_nothing_is_one_line(tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "there is no such run folder" in output
+
+
+# As the GPU driver's thread ends it: an abort at some moment of a step, which no code of the run can catch.
+ABORTED = """
+import os, sys
+from pathlib import Path
+from azr_mlx import trainer
+from azr_mlx.cli import main
+real = trainer.Trainer.train_step
+def train_step(self, step):
+    mark = Path(os.environ["AZR_TEST_ABORTS"]) / str(step)
+    if step in (1, 2) and not mark.exists():
+        mark.touch()
+        os.abort()
+    return real(self, step)
+trainer.Trainer.train_step = train_step
+sys.argv[0] = "azr"
+main()
+"""
+
+
+def test_a_run_that_the_system_aborts_goes_on_and_ends_as_if_it_had_not(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from azr_mlx.run import supervisor
+
+    (tmp_path / "aborts").mkdir()
+    monkeypatch.setenv("AZR_TEST_ABORTS", str(tmp_path / "aborts"))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    real = supervisor.supervise
+
+    def supervise(command, newest, say, **rest):  # the run with aborts in it, in place of the command line's
+        return real(lambda run: [sys.executable, "-c", ABORTED, *command(run)[3:]], newest, say, **rest)
+
+    monkeypatch.setattr(supervisor, "supervise", supervise)
+    said: list[str] = []
+    begin = ["--config", "nano", "--run-dir", str(tmp_path / "run")]
+    code = supervisor.supervise_training(begin, [*WORDS, "--set", f"steps={STEPS}", "--quiet"], said.append)
+    assert code == 0, capfd.readouterr().err
+    assert [line.split(" (")[0] for line in said] == [
+        "the run was ended by SIGABRT; going on from step-000001",
+        "the run was ended by SIGABRT; going on from step-000002",
+    ]
+    assert result(tmp_path / "run") == result(uninterrupted)
+
+
+def test_the_command_line_supervises_when_it_is_asked_to(tmp_path: Path) -> None:
+    """Two processes, one run; what it says and its exit code come through."""
+    process = start(tmp_path / "run", "--restart", steps=1)
+    assert "1 steps in" in finish(process)
+    refused = start(tmp_path / "run", "--restart", steps=1)
+    assert refused.wait(60) == 2
+    assert refused.stdout is not None
+    assert "holds a run already" in refused.stdout.read()
+    refused.stdout.close()

@@ -148,3 +148,21 @@ def test_checkpoints_come_by_the_clock_where_they_are_asked_for_in_minutes(tmp_p
     session.clock = lambda: float(next(times))
     assert session.run() == 0
     assert steps_saved(tmp_path) == [0, 3, 5]  # 75 seconds are over; the end
+
+
+def test_pressure_and_sleep_are_told_between_steps(tmp_path, executor, capsys):
+    """Under memory pressure rows are halved and that is said; so is what the machine slept."""
+    from azr_mlx.model import metal
+    from azr_mlx.run.wakefulness import SleepWatch
+
+    session = Session.open(config.load("nano", [*SMALL, "steps=2"]), RunFolder(tmp_path), executor, None, quiet=False)
+    rows = session.policy.sampling.max_rows
+    levels = iter([metal.CRITICAL, metal.NORMAL])
+    session.relief = metal.Relief(session.policy.shrink, lambda: next(levels))
+    clocks = iter([(0.0, 0.0), (2580.0, 60.0), (2600.0, 80.0)])
+    session.sleep = SleepWatch(lambda: next(clocks))
+    assert session.run() == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert session.policy.sampling.max_rows == rows // 2
+    assert f"note: memory pressure is critical: {rows // 2} rows at a time" in said
+    assert "note: the machine slept for 42 minutes; no step counts them" in said
