@@ -57,6 +57,7 @@ def examine(network: bool = True) -> Iterator[Finding]:
     yield from disk()
     yield from mlx()
     yield from guarded("products", products)
+    yield from guarded("gradient", gradient)
     yield from guarded("self-test", self_test)
     if network:
         yield from guarded("hub", hub)
@@ -201,8 +202,15 @@ def products() -> Iterator[Finding]:
     """Products of few rows beside float64: some builds of MLX have been wrong there."""
     from azr_mlx.model import device, numerics
 
-    found = numerics.check_products(device.prepare().packed)
-    wrong = [f"{one.operation} {one.dtype} at {one.rows} rows ({one.error:.1e})" for one in found if not one.right]
+    profile = device.prepare()
+    found = numerics.check_products(profile.packed)
+    # A CPU adds packed bfloat16 products up in bfloat16; the rehearsal of a GPU's path lives with that.
+    fine = [one.right or (profile.name == "rehearsal" and one.error < OFF_REHEARSED) for one in found]
+    wrong = [
+        f"{one.operation} {one.dtype} at {one.rows} rows ({one.error:.1e})"
+        for one, right in zip(found, fine, strict=True)
+        if not right
+    ]
     if wrong:
         yield Finding(
             "products", WRONG, f"this build of MLX multiplies wrongly: {', '.join(wrong)}",
@@ -227,8 +235,8 @@ def free_memory(profile: Any) -> Iterator[Finding]:
     )
 
 
-def products() -> Iterator[Finding]:
-    """Products with packed and with dense weights, and the gradient through packed ones, against float64."""
+def gradient() -> Iterator[Finding]:
+    """The gradient through packed weights against float64: what a GPU trains with, and what no product shows."""
     import mlx.core as mx
     import numpy as np
 
@@ -238,8 +246,7 @@ def products() -> Iterator[Finding]:
     limit = {"cpu": OFF_F32, "rehearsal": OFF_REHEARSED}.get(profile.name, OFF_HALF)
     draw = np.random.default_rng(0).standard_normal
     packed = mx.quantize(mx.array(draw((384, 256)), dtype), 64, 4)
-    dense = mx.dequantize(*packed, 64, 4)
-    exact_weight = np.array(dense.astype(mx.float32), np.float64)
+    exact_weight = np.array(mx.dequantize(*packed, 64, 4).astype(mx.float32), np.float64)
 
     def through_packed(x: Any) -> Any:
         return mx.quantized_matmul(x, *packed, transpose=True, group_size=64, bits=4)
@@ -247,23 +254,19 @@ def products() -> Iterator[Finding]:
     worst, wrong = 0.0, []
     for rows in ROWS:
         x, slope = (mx.array(draw((rows, width)), dtype) for width in (256, 384))
-        exact_x, exact_slope = (np.array(one.astype(mx.float32), np.float64) for one in (x, slope))
-        for what, found, exact in (
-            ("product with packed weights", through_packed(x), exact_x @ exact_weight.T),
-            ("product with dense weights", x @ dense.T, exact_x @ exact_weight.T),
-            ("gradient through packed weights", mx.vjp(through_packed, [x], [slope])[1][0], exact_slope @ exact_weight),
-        ):
-            off = float(np.abs(np.array(found.astype(mx.float32), np.float64) - exact).max() / np.abs(exact).max())
-            worst = max(worst, off if off == off else float("inf"))
-            if not off < limit:  # also when it is not a number
-                wrong.append(f"the {what} at {rows} rows is off by {off:.0%}")
+        found = np.array(mx.vjp(through_packed, [x], [slope])[1][0].astype(mx.float32), np.float64)
+        exact = np.array(slope.astype(mx.float32), np.float64) @ exact_weight
+        off = float(np.abs(found - exact).max() / np.abs(exact).max())
+        worst = max(worst, off if off == off else float("inf"))
+        if not off < limit:  # also when it is not a number
+            wrong.append(f"{rows} rows ({off:.0%})")
     if wrong:
         yield Finding(
-            "products", WRONG, f"{wrong[0]} ({len(wrong)} of {3 * len(ROWS)} checks fail)",
-            "MLX computes wrong numbers: install its wheel from PyPI (no Homebrew, no build of your own), update macOS",
+            "gradient", WRONG, f"the gradient through packed weights is off at {', '.join(wrong)}",
+            "install MLX's wheel from PyPI (not Homebrew's or an own build), and tell us the chip and the versions",
         )  # fmt: skip
     else:
-        yield Finding("products", FINE, f"packed, dense and their gradient within {worst:.1e} of float64, 1 to 65 rows")
+        yield Finding("gradient", FINE, f"through packed weights within {worst:.1e} of float64, 1 to 65 rows")
 
 
 def self_test() -> Iterator[Finding]:

@@ -82,7 +82,7 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
     "executor/zygote.py _start_inside": (
         "`sandbox-exec` where the function is missing",
         (f"{EMULATED}::test_where_the_function_is_missing_the_command_confines",)),
-    "model/cpu_kernels.py": ("Metal's own kernels", ("CI macos: Two steps of training",)),
+    "model/cpu_kernels.py slow_exponential": ("Metal's own kernels", ("CI macos: Two steps of training",)),
     "model/device.py prepare": ("no OpenBLAS", ("CI macos: Two steps of training",)),
     "model/metal.py relax_watchdog": (
         "the variable of the GPU's watchdog, before MLX is imported",
@@ -92,6 +92,9 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
         ("tests/model/test_metal.py::test_a_mac_says_how_short_of_memory_it_is",
          "tests/model/test_metal.py::test_pressure_halves_the_rows_and_says_so")),
     "model/openblas.py accelerate": ("no OpenBLAS", ("CI macos: Two steps of training",)),
+    "planner/machine.py mac_here": (
+        "the chip, before anything imports MLX",
+        ("tests/planner/test_ladder.py::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "planner/machine.py here": (
         "chip, memory and wired limit by sysctl", ("CI macos: Plan for this Mac",)),
     "run/wakefulness.py awake": (

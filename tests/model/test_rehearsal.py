@@ -195,7 +195,7 @@ def test_the_doctor_finds_nothing_wrong(folders, monkeypatch):
 def test_the_doctor_checks_packed_products_and_their_gradient(monkeypatch):
     import mlx.core as mx
 
-    assert [one.state for one in doctor.products()] == [doctor.FINE]
+    assert [one.state for one in (*doctor.products(), *doctor.gradient())] == [doctor.FINE] * 2
     genuine = mx.quantized_matmul
 
     def wrong_from_nine_rows_on(x, *rest, **words):
@@ -203,10 +203,11 @@ def test_the_doctor_checks_packed_products_and_their_gradient(monkeypatch):
         return found * (1.0 if x.shape[0] < 9 else 1.5)
 
     monkeypatch.setattr(mx, "quantized_matmul", wrong_from_nine_rows_on)
-    [finding] = doctor.products()
-    assert finding.state == doctor.WRONG
-    assert "at 9 rows is off by " in finding.found
-    assert "(6 of 15 checks fail)" in finding.found  # product and gradient at 9, 33 and 65
+    [products], [gradient] = doctor.products(), doctor.gradient()
+    assert (products.state, gradient.state) == (doctor.WRONG, doctor.WRONG)
+    assert "at 9 rows" in products.found
+    assert "at 3 rows" not in products.found
+    assert gradient.found.startswith("the gradient through packed weights is off at 9 rows (")
 
 
 # A whole run, in processes of their own -------------------------------------------------------------------------------
