@@ -6,9 +6,10 @@ PYTHON ?=
 UV     ?= $(shell command -v uv 2>/dev/null)
 BIN    := $(VENV)/bin
 
-# A 3B model on Apple Silicon, the embedded demonstration model elsewhere.
+# On Apple Silicon the largest model that shows what it learns within an hour (azr presets says which and why), the
+# embedded demonstration model elsewhere.
 ifeq ($(shell uname -s)-$(shell uname -m),Darwin-arm64)
-  DEFAULT_CONFIG := qwen2.5-coder-3b
+  DEFAULT_CONFIG := auto
 else
   DEFAULT_CONFIG := nano
 endif

@@ -162,6 +162,7 @@ def train(
     \b
     Examples:
       azr train --config nano
+      azr train --config auto                  the rung of azr presets to begin with here
       azr train --config qwen2.5-coder-3b --steps 50 --set optim.lr=1e-5
       azr train --config my.yaml --set tasks.kinds=deduction,abduction
       azr train --resume                       the newest run
@@ -177,7 +178,7 @@ def train(
     if source is None:
         raise UsageError(f"train: say what to train with --config; the presets are {', '.join(config.presets())}")
     words = [*sets, *([f"steps={steps}"] if steps is not None else [])]
-    settings = config.load(source, words)
+    settings = config.load(_chosen(source), words)
     _caution(settings)
 
     from azr_mlx.run import session, supervisor
@@ -190,6 +191,19 @@ def train(
         return supervisor.supervise_training(begin, options, lambda line: click.echo(f"azr: {line}", err=True))
     code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet, keep_awake=keep_awake)
     return code
+
+
+def _chosen(source: str) -> str:
+    """The preset that `auto` stands for on this machine, said aloud; anything else as it is."""
+    if source != "auto" or Path(source).exists():
+        return source
+    from azr_mlx import planner
+
+    choice = planner.choose_here()
+    _note(f"auto is {choice.preset}: {choice.why}")
+    if choice.then:
+        _note(f"the next rung is {choice.then}: azr train --config {choice.then}")
+    return choice.preset
 
 
 def newest_run() -> Path:
@@ -583,6 +597,31 @@ def metrics(words: tuple[str, ...], alarms: bool) -> None:
         raise UsageError(f"no metric is about {', '.join(words)}: azr metrics lists them all")
 
 
+# -- presets ------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--memory", default="", metavar="SIZE", help="For a Mac with this much memory, as 48GB.")
+@click.option("--chip", default="", metavar="NAME", help="That Mac's chip, as 'M3 Max'.")
+def presets(memory: str, chip: str) -> None:
+    """The presets for real models, smallest first: memory, time of a step, what to expect, where to begin.
+
+    Figures are derived from the models' shapes and the machine's rates; whom an expectation is from stands below it.
+    Without --memory it is about this machine.
+
+    \b
+    Examples:
+      azr presets
+      azr presets --memory 48GB --chip "M3 Max"
+    """
+    from azr_mlx import planner
+
+    if chip and not memory:
+        raise UsageError("presets: --chip describes another machine: say how much memory it has with --memory 48GB")
+    machine = planner.mac(planner.size(memory), chip) if memory else planner.here()
+    click.echo("\n".join(planner.table(machine)))
+
+
 # -- plan ---------------------------------------------------------------------------------------------------
 
 
@@ -619,7 +658,7 @@ def plan(
     """
     from azr_mlx import config, planner
 
-    settings = config.load(source, sets)
+    settings = config.load(_chosen(source), sets)
     lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate)
     click.echo("\n".join(lines))
     return 0 if fits else 1

@@ -216,7 +216,7 @@ def test_a_bad_resume_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_presets_are_listed_with_a_line_each() -> None:
     lines = call("config").output.splitlines()
     assert [line.split()[0] for line in lines] == list(config.presets())
-    assert lines[0].startswith("nano              the embedded demonstration model")
+    assert lines[0].split(maxsplit=1)[1].startswith("the embedded demonstration model")
 
 
 def test_a_printed_configuration_is_a_configuration(tmp_path: Path) -> None:

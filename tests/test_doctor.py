@@ -42,7 +42,7 @@ def test_the_sandbox_is_started_before_mlx(monkeypatch: pytest.MonkeyPatch) -> N
 
         return check
 
-    for name in ("packages", "sandbox", "disk", "mlx", "self_test"):
+    for name in ("packages", "sandbox", "disk", "mlx", "products", "self_test"):
         monkeypatch.setattr(doctor, name, note(name))
     list(doctor.examine(network=False))
     assert order.index("sandbox") < order.index("mlx") < order.index("self_test")
@@ -129,16 +129,6 @@ def test_a_report_is_json_without_the_person(monkeypatch: pytest.MonkeyPatch) ->
     assert record["findings"][2]["found"] == "/usr/bin/sandbox-exec is refused"
     assert "https://huggingface.co" in text
     assert record["advice"][0] == "sandbox: read docs/security.md"
-
-
-def test_wrong_products_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    from azr_mlx.model import numerics
-
-    wrong = [numerics.Product("quantized_matmul", "bfloat16", 33, 0.4)]
-    monkeypatch.setattr(numerics, "check_products", lambda packed: wrong)
-    [found] = doctor.products()
-    assert found.state == WRONG
-    assert "quantized_matmul bfloat16 at 33 rows" in found.found
 
 
 def test_what_only_a_mac_has_is_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,10 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         "advantage.baseline by_prompt compares rollouts of one prompt, and here every trained prompt has a single one: "
         "set batch.solve_group to 2 or more, turn on batch.train_attempts, or use by_task_role",
     )
+    yield (
+        not (c.checkpoint.every or c.checkpoint.minutes),
+        "checkpoint.every and checkpoint.minutes are both 0: nothing would be saved before the end",
+    )
     yield r.correct <= r.wrong, f"reward.correct {r.correct:g} must be above reward.wrong {r.wrong:g}"
     yield (
         c.loss.clip_high == 0 and c.loss.clip_low == 0,

@@ -185,9 +185,15 @@ class ExecutorConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    every: int = option(0, "steps between evaluations on the probe set; 0 is only before and after", low=0)
-    probe: str = option("", "JSONL of held-out tasks; empty is the probe set that belongs to the model, if any")
-    probe_tasks: int = option(0, "tasks of each kind from the probe set; 0 is all", low=0)
+    every: int = option(0, "steps between evaluations on held-out tasks; 0 is only before and after", low=0)
+    probe: str = option(
+        "",
+        "held-out tasks: built-in, cruxeval, none or a JSONL file; empty: probe.jsonl beside the model, or built-in",
+    )
+    probe_tasks: int = option(0, "held-out tasks of each kind; 0 is all", low=0)
+    minutes: float = option(
+        0.0, "minutes that one evaluation may take: as many tasks as fit by the speed measured first; 0 is all", low=0
+    )
     samples: int = option(4, "samples of each task at temperature 1", low=1)
     bench: str = option("", "benchmark to evaluate a slice of, greedily, with every evaluation")
     bench_limit: int = option(20, "tasks of that slice", low=1)
@@ -195,7 +201,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: int = option(10, "steps between checkpoints", low=1)
+    every: int = option(10, "steps between checkpoints; 0 leaves it to minutes", low=0)
+    minutes: float = option(0.0, "minutes of training between checkpoints; 0 leaves it to every", low=0)
     keep: int = option(3, "newest checkpoints that are kept; the best one is kept as well", low=1)
 
 

@@ -16,19 +16,23 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from azr_mlx.model import device
 from azr_mlx.model.limits import KEPT_LENGTH, QUERY_BLOCK
 
-SLOW_EXPONENTIAL = sys.platform.startswith("linux") and mx.default_device() == mx.cpu
+
+def slow_exponential() -> bool:
+    """Whether MLX's exponential is the slow one of a Linux CPU here; a rehearsal of a GPU takes it all the same."""
+    return sys.platform.startswith("linux") and device.prepare().name == "cpu"
 
 
 def exp(x: mx.array) -> mx.array:
     """e**x, by the faster of MLX's ways on this machine."""
-    return mx.power(math.e, x) if SLOW_EXPONENTIAL and x.dtype == mx.float32 else mx.exp(x)
+    return mx.power(math.e, x) if x.dtype == mx.float32 and slow_exponential() else mx.exp(x)
 
 
 def fit(model: nn.Module) -> None:
     """Let the attention and gates of a Qwen 2, Qwen 3 or Llama model compute with `exp`. In place; weights stay."""
-    if not SLOW_EXPONENTIAL or type(model).__module__.rsplit(".", 1)[-1] not in ("qwen2", "qwen3", "llama"):
+    if not slow_exponential() or type(model).__module__.rsplit(".", 1)[-1] not in ("qwen2", "qwen3", "llama"):
         return
     for layer in model.layers:
         _become(layer.self_attn, _attend)

@@ -4,6 +4,8 @@
 (`azr_mlx.model.openblas`), because the MLX wheel for CPUs carries the reference BLAS (3 GFLOP/s against 120 for a
 1024^3 matmul on two cores). Importing `mlx_lm.utils` lowers the limit of open files of this process and of all its
 children to 2048; `prepare` imports it and puts the limit back.
+
+`rehearsal` makes a CPU take the path of a GPU, for tests.
 """
 
 from __future__ import annotations
@@ -11,17 +13,21 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from azr_mlx.model import limits, metal, openblas
+
+REHEARSAL_VARIABLE = "AZR_REHEARSAL"  # 1: this process takes the path of a GPU, on the CPU (see `rehearsal`)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What MLX computes on. `memory` is in bytes: unified memory on Metal, the device's own on CUDA, else RAM."""
 
-    name: str  # "metal", "cuda" or "cpu"
+    name: str  # "metal", "cuda", "cpu", or "rehearsal": a CPU that takes the path of a GPU
     device_name: str
     memory: int
     blas: str | None = None
@@ -68,9 +74,34 @@ def prepare() -> Profile:
     memory = int(info.get("memory_size") or info.get("total_memory") or _ram())
     device_name = str(info.get("device_name") or platform.processor() or platform.machine())
     _profile = Profile(name, device_name, memory, library, tuple(notes))
+    if name == "cpu" and os.environ.get(REHEARSAL_VARIABLE) == "1":
+        _profile = _rehearsing(_profile)
     if name == "metal":
         limit_cache(limits.cache_limit(memory))
     return _profile
+
+
+@contextmanager
+def rehearsal() -> Iterator[Profile]:
+    """Inside, policies that are loaded on a CPU take the path of a GPU: a rehearsal for tests, slow and never for runs.
+
+    What changes is all that this package decides by device: weights stay packed, activations are bfloat16, adapters
+    are computed beside the weights instead of added to them, and no kernel made for CPUs is used. What does not: the
+    kernels are MLX's for CPUs, so that a fault of a Metal kernel is not found here. `AZR_REHEARSAL=1` does it for a
+    whole process.
+    """
+    global _profile
+    known = prepare()
+    _profile = _rehearsing(known)
+    try:
+        yield _profile
+    finally:
+        _profile = known
+
+
+def _rehearsing(profile: Profile) -> Profile:
+    note = f"{REHEARSAL_VARIABLE}: a CPU takes the path of a GPU, which is slow and only good for tests"
+    return replace(profile, name="rehearsal", notes=(*profile.notes, note))
 
 
 def memory() -> Memory:

@@ -1,5 +1,6 @@
 """Will a configuration fit this machine, and how long does a step take?"""
 
+from azr_mlx.planner.ladder import LADDER, Choice, Estimate, Rung, choose, choose_here, estimate, table
 from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import (
     KEPT_EXTRA,
@@ -17,14 +18,21 @@ from azr_mlx.planner.workload import Workload, other_workloads, step_workloads
 
 __all__ = [
     "KEPT_EXTRA",
+    "LADDER",
     "PUBLISHED",
+    "Choice",
     "Cost",
+    "Estimate",
     "Machine",
     "MemoryPlan",
+    "Rung",
     "Shape",
     "Workload",
     "adapter_parameters",
     "calibrated",
+    "choose",
+    "choose_here",
+    "estimate",
     "fitting_changes",
     "held_weights",
     "here",
@@ -37,6 +45,7 @@ __all__ = [
     "size",
     "step_costs",
     "step_workloads",
+    "table",
     "token_bytes",
     "weight_bytes",
 ]

@@ -119,11 +119,30 @@ def _metal_room(memory: float) -> float:
     return memory * (2 / 3 if memory <= 33e9 else 3 / 4)
 
 
+def mac_here() -> Machine | None:
+    """This Mac by its chip, one that is not in the table as the least M3 with its memory; None elsewhere.
+
+    Never imports MLX, so that it may be asked before an executor is started.
+    """
+    if sys.platform != "darwin" or platform.machine() != "arm64":
+        return None
+    memory, limit = _mac_memory()
+    try:
+        return mac(memory, _sysctl("machdep.cpu.brand_string"), limit, _gpu_cores())
+    except UsageError:
+        return mac(memory, "", limit)
+
+
+def _mac_memory() -> tuple[float, float]:
+    """Bytes of this Mac, and of them those that Metal may wire (0: as Metal decides)."""
+    memory = float(_sysctl("hw.memsize") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return memory, float(_sysctl("iogpu.wired_limit_mb") or 0) * 2**20
+
+
 def here() -> Machine:
     """This machine: a Mac by its chip, anything else measured in about a second. Imports MLX unless it is a Mac."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        memory = float(_sysctl("hw.memsize") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        limit = float(_sysctl("iogpu.wired_limit_mb") or 0) * 2**20
+        memory, limit = _mac_memory()
         try:
             return mac(memory, _sysctl("machdep.cpu.brand_string"), limit, _gpu_cores())
         except UsageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from azr_mlx import config, paths
+from azr_mlx import config
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ def other_workloads(settings: config.Config) -> tuple[Workload, ...]:
         prompts, rows = sum(one.prompts for one in work), sum(one.rows for one in work)
         tokens = max(one.tokens for one in work)
         found.append(Workload("write", prompts, -(-rows // prompts), s.prompt_tokens, tokens, False))
-    folder = paths.local(settings.model.id)
-    if settings.evaluation.probe or (folder is not None and (folder / "probe.jsonl").is_file()):
+    if settings.evaluation.probe != "none":
         found.append(Workload("probe", s.max_rows, 1, s.prompt_tokens, s.solve_tokens, False))
     return tuple(found)

@@ -180,6 +180,11 @@ def charts(data: RunData) -> list[Section]:
             [
                 by_kind("Held-out tasks", "probe", style="dots", mean=True, wide=True),
                 by_kind("Held-out tasks, greedy", "probe_greedy", style="dots", mean=True),
+                plain(
+                    "Held-out tasks by band of difficulty",
+                    *(f"heldout/band{band}/mean" for band in range(1, 5)),
+                    labels=[f"band {band}" for band in range(1, 5)],
+                ),
                 by_kind("Solve rate", "solve"),
                 by_kind("Solver's reward", "reward/solve"),
                 by_kind("Proposer's reward", "reward/propose"),

@@ -59,7 +59,7 @@ class RunData:
     def points(self, name: str) -> list[tuple[float, float]]:
         """A metric by step. The probe's begins with the measurement before the run and ends with the one after it."""
         found = [(row["step"], float(row[name])) for row in self.rows if isinstance(row.get(name), int | float)]
-        if not name.startswith("probe") or self.result is None or not self.rows:
+        if not name.startswith(("probe", "heldout/")) or self.result is None or not self.rows:
             return found
         ends = [(self.rows[0]["step"], "before"), (self.rows[-1]["step"] + 1, "after")]
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -116,6 +116,7 @@ def changes(data: RunData) -> list[Change]:
         assert data.result is not None
         before, after = (held_out.Score.from_state(data.result[name]) for name in ("before", "after"))
         lines = held_out.compare(before, after)
+        bands = held_out.compare_bands(before, after)
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError):
         return []
     found = []
@@ -132,7 +133,16 @@ def changes(data: RunData) -> list[Change]:
             words = {"T=1": "", "greedy": ", greedy"}[label]
             title = f"all kinds{words}" if name == "mean" else f"{name}{words}"
             found.append(Change(title, line.before, old, line.after, new, line.change, line.half_width, name == "mean"))
+    for number, rows in zip(before.band_numbers(), bands, strict=True):
+        line = rows[-1]  # the mean over the kinds
+        old, new = (_width_of_mean(score.in_band(number).sampled) for score in (before, after))
+        found.append(Change(f"band {number}", line.before, old, line.after, new, line.change, line.half_width, False))
     return found
+
+
+def _width_of_mean(rates: Mapping[Kind, Sequence[float]]) -> float:
+    """Half of the 95 % interval of the mean over kinds."""
+    return math.sqrt(sum(held_out.half_width(values) ** 2 for values in rates.values())) / len(rates)
 
 
 def held_out_tasks(data: RunData) -> int:

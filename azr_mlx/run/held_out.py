@@ -1,22 +1,41 @@
-"""The probe: fixed held-out tasks, solved before, during and after a run, and whether a difference is real."""
+"""Held-out evaluation: fixed tasks, solved before, during and after a run, and whether a difference is real.
+
+All intervals are 95 % normal intervals with tasks as units; a difference is taken task by task (paired), which is what
+makes a hundred tasks enough to see some points.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
-from azr_mlx import paths
 from azr_mlx.config import Config
-from azr_mlx.errors import AzrError
 from azr_mlx.generation import TrainablePolicy
+from azr_mlx.run.held_out_tasks import HeldOutTasks, guess_rates, tasks_for
 from azr_mlx.selfplay.solver import Solver
-from azr_mlx.selfplay.task_buffer import program_key, read_tasks
+from azr_mlx.selfplay.task_buffer import program_key
 from azr_mlx.trainer import PHASES, PhaseTimer
 from azr_mlx.types import Kind, Task
+
+__all__ = [
+    "HeldOut",
+    "HeldOutTasks",
+    "Line",
+    "Score",
+    "compare",
+    "compare_bands",
+    "guess_rates",
+    "half_width",
+    "tasks_for",
+]
+
+T = TypeVar("T")
+PILOT = 8  # tasks of each kind that are solved to find out how long one takes: two of each band
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class Score:
 
     greedy: dict[Kind, list[float]]
     sampled: dict[Kind, list[float]]
+    bands: dict[Kind, list[int]] = field(default_factory=dict)  # of the tasks, 1 the easiest; empty when they have none
 
     @property
     def mean(self) -> float:
@@ -39,47 +59,46 @@ class Score:
         """Metrics of this score, by name."""
         rows = {f"probe/{kind}": fmean(rates) for kind, rates in self.sampled.items()}
         rows |= {f"probe_greedy/{kind}": fmean(rates) for kind, rates in self.greedy.items()}
-        return rows | {"probe/mean": self.mean, "probe_greedy/mean": self.greedy_mean}
+        rows |= {"probe/mean": self.mean, "probe_greedy/mean": self.greedy_mean}
+        for band in self.band_numbers():
+            kinds = {str(kind): fmean(rates) for kind, rates in self.in_band(band).sampled.items()}
+            rows |= {f"heldout/band{band}/{kind}": rate for kind, rate in kinds.items()}
+            rows[f"heldout/band{band}/mean"] = fmean(kinds.values())
+        return rows
+
+    def band_numbers(self) -> list[int]:
+        """The bands of its tasks, the easiest first; none when the tasks have none."""
+        return sorted({band for bands in self.bands.values() for band in bands})
+
+    def in_band(self, band: int) -> Score:
+        """The score on the tasks of one band; kinds without such a task are left out."""
+
+        def part(rates: dict[Kind, list[float]]) -> dict[Kind, list[float]]:
+            mine = {k: [r for r, b in zip(rates[k], self.bands[k], strict=True) if b == band] for k in rates}
+            return {kind: found for kind, found in mine.items() if found}
+
+        return Score(part(self.greedy), part(self.sampled))
 
     def state(self) -> dict[str, Any]:
         """As plain data, to be kept with a checkpoint."""
-        return {
-            name: {str(kind): rates for kind, rates in part.items()}
-            for name, part in (("greedy", self.greedy), ("sampled", self.sampled))
-        }
+        parts: dict[str, dict[Kind, Any]] = {"greedy": self.greedy, "sampled": self.sampled}
+        if self.bands:
+            parts["bands"] = self.bands
+        return {name: {str(kind): values for kind, values in part.items()} for name, part in parts.items()}
 
     def line(self, when: str) -> str:
         """The score as the console prints it."""
         kinds = ", ".join(f"{kind} {100 * fmean(rates):.1f} %" for kind, rates in self.sampled.items())
+        bands = [f"{100 * self.in_band(band).mean:.1f} %" for band in self.band_numbers()]
         return (
             f"probe {when}: {100 * self.mean:.1f} % at temperature 1 ({kinds}); greedy {100 * self.greedy_mean:.1f} %"
+            + (f"; by band {', '.join(bands)}" if bands else "")
         )
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Score:
-        return cls(*({Kind(k): list(v) for k, v in state[name].items()} for name in ("greedy", "sampled")))
-
-
-def tasks_for(config: Config, model_folder: Path | None) -> list[Task]:
-    """The probe tasks of a run: `evaluation.probe`, else probe.jsonl beside the model, else none. Raises AzrError."""
-    path: Path | None
-    if config.evaluation.probe:
-        path = paths.local(config.evaluation.probe)
-        if path is None:
-            raise AzrError(f"evaluation.probe: no file {config.evaluation.probe}")
-    else:
-        path = model_folder / "probe.jsonl" if model_folder else None
-        if path is None or not path.is_file():
-            return []
-    try:
-        found = read_tasks(path)
-    except ValueError as error:
-        raise AzrError(str(error)) from None
-    chosen = []
-    for kind in map(Kind, config.tasks.kinds):
-        mine = [task for task in found if task.kind is kind]
-        chosen += mine[: config.evaluation.probe_tasks or len(mine)]
-    return chosen
+        parts = (state["greedy"], state["sampled"], state.get("bands", {}))
+        return cls(*({Kind(kind): list(values) for kind, values in part.items()} for part in parts))
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,44 @@ class HeldOut:
     config: Config
     phase: PhaseTimer
 
+    def affordable(self, clock: Callable[[], float] = time.monotonic) -> tuple[int, str]:
+        """How many tasks of each kind one evaluation has time for (`evaluation.minutes`), and how that was found.
+
+        Solves the first few tasks of each kind under the clock. More tasks are solved together than these, so that the
+        figure errs on the side of too few. 0 is all of them.
+        """
+        limit = 60.0 * self.config.evaluation.minutes
+        kinds = Counter(task.kind for task in self.tasks)
+        if not limit or not kinds or max(kinds.values()) <= PILOT:
+            return 0, ""
+        began = clock()
+        self.limited_to(PILOT).measure()
+        seconds = (clock() - began) / sum(min(PILOT, count) for count in kinds.values())  # of one task
+        each = max(PILOT, int(limit / (seconds * len(kinds))) // PILOT * PILOT)
+        if each >= max(kinds.values()):
+            each = 0
+        fits = (
+            "all held-out tasks fit" if not each else f"{each} of {max(kinds.values())} held-out tasks of each kind fit"
+        )
+        if limit < seconds * len(kinds) * PILOT:
+            fits = f"the {each} held-out tasks of each kind that are the fewest do not fit"
+        return each, f"{fits} into evaluation.minutes {limit / 60:g}: one takes {seconds:.2f} s"
+
+    def limited_to(self, each: int) -> HeldOut:
+        """The same with the first `each` tasks of each kind; 0 is all of them."""
+        if not each:
+            return self
+        tasks = (
+            self.tasks
+            if isinstance(self.tasks, HeldOutTasks)
+            else HeldOutTasks(tuple(self.tasks), (0,) * len(self.tasks))
+        )
+        return replace(self, tasks=tasks.chosen(dict.fromkeys(task.kind for task in tasks), each))
+
+    def guess_rates(self) -> dict[str, dict[Kind, float]]:
+        """What guessing would get: see `held_out_tasks.guess_rates`."""
+        return guess_rates(self.tasks, self.solver.executor)
+
     def programs(self) -> set[str]:
         """Keys of the programs that the buffer must never take, whatever their inputs."""
         return {program_key(task) for task in self.tasks}
@@ -101,7 +158,8 @@ class HeldOut:
         greedy = self._solve_rates(0.0, 1)
         sampled = self._solve_rates(1.0, self.config.evaluation.samples)
         self.solver.forget()
-        return Score(self._by_kind(greedy), self._by_kind(sampled))
+        bands = self.tasks.bands if isinstance(self.tasks, HeldOutTasks) else ()
+        return Score(self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {})
 
     def _solve_rates(self, temperature: float, n: int) -> list[float]:
         """The share of n solutions of each task that are right."""
@@ -118,10 +176,10 @@ class HeldOut:
             right[i] += verdict().correct
         return [count / n for count in right]
 
-    def _by_kind(self, rates: Sequence[float]) -> dict[Kind, list[float]]:
-        found: dict[Kind, list[float]] = {}
-        for task, rate in zip(self.tasks, rates, strict=True):
-            found.setdefault(task.kind, []).append(rate)
+    def _by_kind(self, values: Sequence[T]) -> dict[Kind, list[T]]:
+        found: dict[Kind, list[T]] = {}
+        for task, value in zip(self.tasks, values, strict=True):
+            found.setdefault(task.kind, []).append(value)
         return found
 
 
@@ -147,27 +205,32 @@ class Line:
 
 
 def compare(before: Score, after: Score) -> list[Line]:
-    """Before against after, task by task: each kind at temperature 1, their mean, and the greedy mean.
+    """Before against after, task by task: each kind at temperature 1, their mean, and the same greedily."""
+    return [
+        line
+        for part, label in (("sampled", "T=1"), ("greedy", "greedy"))
+        for line in _lines(getattr(before, part), getattr(after, part), label)
+    ]
+
+
+def compare_bands(before: Score, after: Score) -> list[list[Line]]:
+    """The same at temperature 1 for each band: its kinds and their mean, which is the last line of each."""
+    return [
+        _lines(before.in_band(band).sampled, after.in_band(band).sampled, f"band {band}")
+        for band in before.band_numbers()
+    ]
+
+
+def _lines(old: dict[Kind, list[float]], new: dict[Kind, list[float]], label: str) -> list[Line]:
+    """A line for each kind and one for their mean.
 
     The mean over kinds weighs each kind alike; its interval follows from the kinds' (independent tasks).
     """
-    lines = []
-    for part, label in (("sampled", "T=1"), ("greedy", "greedy")):
-        old, new = getattr(before, part), getattr(after, part)
-        changes = {kind: [b - a for a, b in zip(old[kind], new[kind], strict=True)] for kind in old}
-        rows = [
-            Line(f"{kind} {label}", fmean(old[kind]), fmean(new[kind]), fmean(d), half_width(d))
-            for kind, d in changes.items()
-        ]
-        width = math.sqrt(sum(row.half_width**2 for row in rows)) / len(rows)
-        lines += rows
-        lines.append(
-            Line(
-                f"mean {label}",
-                fmean(r.before for r in rows),
-                fmean(r.after for r in rows),
-                fmean(r.change for r in rows),
-                width,
-            )
-        )
-    return lines
+    changes = {kind: [b - a for a, b in zip(old[kind], new[kind], strict=True)] for kind in old}
+    rows = [
+        Line(f"{kind} {label}", fmean(old[kind]), fmean(new[kind]), fmean(d), half_width(d))
+        for kind, d in changes.items()
+    ]
+    width = math.sqrt(sum(row.half_width**2 for row in rows)) / len(rows)
+    before, after, change = (fmean(getattr(row, name) for row in rows) for name in ("before", "after", "change"))
+    return [*rows, Line(f"mean {label}", before, after, change, width)]

@@ -29,7 +29,7 @@ Row = Mapping[str, Any]  # one step: what metrics.jsonl and timings.jsonl say of
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `name` may hold {kind}, {role} or {phase}; `better` is "up", "down" or "" when neither is."""
+    """One metric. `name` may hold {kind}, {role}, {phase} or {band}; `better` is "up", "down" or "" when neither is."""
 
     name: str
     meaning: str
@@ -41,7 +41,7 @@ class Metric:
         return re.fullmatch(_pattern(self.name), name) is not None
 
 
-_CHOICES = {"kind": "|".join(Kind), "role": "|".join(Role), "phase": "[a-z]+"}
+_CHOICES = {"kind": "|".join(Kind), "role": "|".join(Role), "phase": "[a-z]+", "band": "[1-9]"}
 
 
 @cache
@@ -62,6 +62,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("probe/mean", "the same over the kinds: the headline", "mean of probe/{kind}", better="up"),
     Metric("probe_greedy/{kind}", "right answers to held-out tasks, greedy", "mean of correct", better="up"),
     Metric("probe_greedy/mean", "the same over the kinds", "mean of probe_greedy/{kind}", better="up"),
+    Metric(
+        "heldout/band{band}/{kind}", "right answers to the held-out tasks of a band of difficulty, temperature 1",
+        "mean of correct", better="up",
+    ),
+    Metric(
+        "heldout/band{band}/mean", "the same over the kinds", "mean of heldout/band{band}/{kind}", better="up",
+    ),
     Metric("reward/{role}/{kind}", "reward of the rollouts", "mean of the reward", "reward", "up"),
     Metric("valid/{kind}", "proposals that Python confirmed as new tasks", "valid / proposals", better="up"),
     Metric(
@@ -380,7 +387,8 @@ def document() -> str:
         lines += ["", f"## {title}", "", "| name | unit | good | meaning | formula |", "|---|---|---|---|---|"]
         for name, unit, arrow, meaning, formula in rows:
             lines.append(f"| `{name}` | {unit} | {arrow} | {meaning} | {formula.replace('|', chr(92) + '|')} |")
-    places = f"`{{kind}}` is one of the [task kinds](kinds.md); `{{role}}` is one of {', '.join(Role)}."
+    places = f"`{{kind}}` is one of the [task kinds](kinds.md); `{{role}}` is one of {', '.join(Role)}; "
+    places += "`{band}` is 1 to 4."
     lines += ["", places, "", "## Alarms", ""]
     lines += ["The console and the report raise these, in words:", "", "| alarm | when | what to do |", "|---|---|---|"]
     lines += [f"| {one.name} | {one.when.replace('|', chr(92) + '|')} | {one.todo} |" for one in ALARMS]

@@ -72,14 +72,16 @@ class RunState:
     best: dict[str, Any] | None = None  # step and held-out score of the best policy so far
     before: dict[str, Any] | None = None  # the held-out score before the first step
     wandb: str | None = None  # identity of the W&B run
+    held_out_each: int = 0  # held-out tasks of each kind that evaluation.minutes allows; 0 is all
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint keeps beside its step."""
-        return {"seconds": self.seconds, "best": self.best, "before": self.before, "wandb": self.wandb}
+        saved = {"seconds": self.seconds, "best": self.best, "before": self.before, "wandb": self.wandb}
+        return saved | ({"held_out_each": self.held_out_each} if self.held_out_each else {})
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.step = int(saved["step"])
-        for name in self.saved():
+        for name in (*self.saved(), "held_out_each"):
             setattr(self, name, saved.get(name, getattr(self, name)))
 
 
@@ -101,6 +103,7 @@ class Session:
     sleep: SleepWatch = field(default_factory=SleepWatch)
     clock: Callable[[], float] = time.monotonic  # seconds, of which none passes while the machine sleeps
     updates_lost: int = 0  # steps in a row whose gradient was not finite
+    kept_at: float = 0.0  # seconds of training at the newest checkpoint of this process
 
     # The start --------------------------------------------------------------------------------------------------
 
@@ -139,6 +142,7 @@ class Session:
         state = RunState()
         if start is not None:
             state.restore(checkpoint.load(start, policy, buffer, trainer.running))
+            held_out = held_out.limited_to(state.held_out_each)
             tracker.print(f"resuming {folder} after step {state.step}")
         folder.write_settings(replace(settings, name=folder.name), result_versions() | {"device": profile.device_name})
         tracker.rewind(state.step)
@@ -154,6 +158,7 @@ class Session:
             Relief(policy.shrink),
         )  # fmt: skip
         session.remember()
+        session.kept_at = state.seconds
         return session
 
     # The run, as it is read -------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ class Session:
                     scores = self.evaluate()
                     with self.training_time():
                         self.log(self.trainer.train_step(self.state.step), scores)
-                    if self.state.step % self.settings.checkpoint.every == 0:
+                    if self.checkpoint_due():
                         self.keep()
                 kept = self.keep()
         except KeyboardInterrupt:  # asked twice: what is half done may not be saved
@@ -200,6 +205,10 @@ class Session:
     def evaluate_before(self) -> None:
         """The held-out score that everything later is compared with."""
         if self.held_out.tasks:
+            self.state.held_out_each, words = self.held_out.affordable()
+            self.held_out = self.held_out.limited_to(self.state.held_out_each)
+            if words:
+                self.tracker.print(words)
             score = self.held_out.measure()
             self.state.before = score.state()
             self.tracker.print(score.line("before"))
@@ -271,8 +280,15 @@ class Session:
         where = checkpoint.save(
             self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved()
         )
+        self.kept_at = self.state.seconds
         self.folder.prune(self.settings.checkpoint.keep, self.state.best["step"] if self.state.best else None)
         return where
+
+    def checkpoint_due(self) -> bool:
+        """Whether so many steps or so many minutes are over."""
+        wanted = self.settings.checkpoint
+        by_steps = bool(wanted.every) and self.state.step % wanted.every == 0
+        return by_steps or 0 < 60.0 * wanted.minutes <= self.state.seconds - self.kept_at
 
     def keep_best(self, score: Score) -> None:
         """Keep the policy of this step if it is the best so far."""
@@ -343,14 +359,17 @@ class Session:
         """The held-out score after the run beside the one before it."""
         if not self.held_out.tasks or self.state.before is None:
             return
-        from azr_mlx.run.held_out import Score, compare
+        from azr_mlx.run.held_out import Score, compare, compare_bands
 
         before, after = Score.from_state(self.state.before), self.held_out.measure()
+        guesses = self.held_out.guess_rates()
         samples = self.settings.evaluation.samples
         self.tracker.print_table(
             compare(before, after), f"{len(self.held_out.tasks)} held-out tasks, {samples} samples each"
         )
+        self.tracker.print_bands(compare_bands(before, after), guesses)
         result = {"before": before.state(), "after": after.state(), "seconds": self.state.seconds}
+        result["guesses"] = {name: {str(kind): rate for kind, rate in part.items()} for name, part in guesses.items()}
         self.folder.write_held_out(result | {"versions": result_versions()})
 
     def print_next_steps(self) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,25 @@ class Tracker:
                 f"{low:+.1f} to {high:+.1f}", style=style,
             )  # fmt: skip
         self.console.print(table)
+
+    def print_bands(self, bands: list[list[Line]], guesses: Mapping[str, Mapping[Kind, float]]) -> None:
+        """The before/after table by band of difficulty and kind, and what guessing would get beside it."""
+        if bands:
+            table = Table(title="temperature 1, by band: before -> after (change, 95 % interval)", title_justify="left")
+            table.add_column("band", justify="right")
+            for line in bands[0]:
+                table.add_column(line.name.split()[0], justify="right")
+            for number, lines in enumerate(bands, 1):
+                cells = [
+                    f"{100 * one.before:.1f} -> {100 * one.after:.1f} "
+                    f"({100 * one.change:+.1f} ± {100 * one.half_width:.1f})"
+                    for one in lines
+                ]
+                table.add_row(str(number), *cells)
+            self.console.print(table)
+        for name, rates in guesses.items():
+            kinds = ", ".join(f"{kind} {100 * rate:.1f} %" for kind, rate in rates.items())
+            self.print(f"a guess ({name}) gets: {kinds}")
 
     def print_curves(self) -> None:
         """The run in lines of blocks: solve rates and length of answers (tokens) of each kind, entropy (nats)."""

@@ -47,11 +47,12 @@ def unfitted() -> Iterator[None]:
     """Within it models are loaded as mlx_lm wrote them and exponentials are MLX's: cpu_kernels.py does nothing."""
     from azr_mlx.model import cpu_kernels
 
-    before, cpu_kernels.SLOW_EXPONENTIAL = cpu_kernels.SLOW_EXPONENTIAL, False
+    before = cpu_kernels.slow_exponential
+    cpu_kernels.slow_exponential = lambda: False
     try:
         yield
     finally:
-        cpu_kernels.SLOW_EXPONENTIAL = before
+        cpu_kernels.slow_exponential = before
 
 
 def load_pair(folder: str, *parts: Any) -> tuple[Any, Any]:

@@ -82,7 +82,7 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
     "executor/zygote.py _start_inside": (
         "`sandbox-exec` where the function is missing",
         (f"{EMULATED}::test_where_the_function_is_missing_the_command_confines",)),
-    "model/cpu_kernels.py": ("Metal's own kernels", ("CI macos: Two steps of training",)),
+    "model/cpu_kernels.py slow_exponential": ("Metal's own kernels", ("CI macos: Two steps of training",)),
     "model/device.py prepare": ("no OpenBLAS", ("CI macos: Two steps of training",)),
     "model/metal.py relax_watchdog": (
         "the variable of the GPU's watchdog, before MLX is imported",
@@ -94,6 +94,8 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
     "model/openblas.py accelerate": ("no OpenBLAS", ("CI macos: Two steps of training",)),
     "planner/machine.py here": (
         "chip, memory and wired limit by sysctl", ("CI macos: Plan for this Mac",)),
+    "planner/machine.py mac_here": (
+        "the same, without importing MLX", ("tests/planner/test_ladder.py::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "run/wakefulness.py awake": (
         "`caffeinate` beside the run",
         ("tests/run/test_wakefulness.py::test_the_tool_runs_as_long_as_the_run", "CI macos: Two steps of training")),

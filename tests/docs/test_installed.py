@@ -109,6 +109,8 @@ def test_the_wheel_carries_presets_benchmarks_and_the_embedded_model(built: Path
             for file in root.glob(pattern):
                 name = f"azr_mlx/shipped/{file.relative_to(root).as_posix()}"
                 assert wheel.read(name) == file.read_bytes(), name
+        inside = {path.relative_to(root).as_posix() for path in (root / "azr_mlx").rglob("*.*") if path.is_file()}
+        assert {name for name in inside if "__pycache__" not in name} <= set(wheel.namelist())
         # Nothing else: no tests, no caches, no run folder of the person who built it.
         assert not [name for name in wheel.namelist() if not re.match(r"azr_mlx(/|-)", name) or "__pycache__" in name]
         shipped = {name.split("/")[3] for name in wheel.namelist() if name.startswith("azr_mlx/shipped/checkpoints/")}
@@ -170,6 +172,12 @@ def test_it_says_what_is_installed(installed: Installed) -> None:
     line = installed.run("azr --version").stdout
     version = re.escape(azr_mlx.__version__)
     assert re.fullmatch(rf"azr {version} \(mlx [\d.]+\S*, mlx-lm [\d.]+\S*, Python 3\.[\d.]+\S*, .+\)\n", line), line
+
+
+def test_the_doctor_and_the_demonstration_find_the_embedded_model(installed: Installed) -> None:
+    found = installed.run("azr doctor --offline").stdout
+    assert re.search(r"^ok +sampler ", found, re.MULTILINE), found
+    assert "Rewards" in installed.run("azr demo --steps 0").stdout
 
 
 def test_presets_and_benchmarks_are_listed(installed: Installed) -> None:

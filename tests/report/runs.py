@@ -82,6 +82,7 @@ def score(rng: random.Random, mean: float) -> dict[str, Any]:
     """A probe's state: 50 held-out tasks of each kind, 4 samples each."""
     shift = {Kind.DEDUCTION: 0.12, Kind.ABDUCTION: 0.0, Kind.INDUCTION: -0.08}
     return {
+        "bands": {str(k): [1 + i % 4 for i in range(50)] for k in shift},
         "greedy": {str(k): [float(rng.random() < mean + s + 0.05) for _ in range(50)] for k, s in shift.items()},
         "sampled": {
             str(k): [sum(rng.random() < mean + s for _ in range(4)) / 4 for _ in range(50)] for k, s in shift.items()
@@ -93,6 +94,9 @@ def probe_scores(number: int, steps: int) -> dict[str, float]:
     value = 0.17 + 0.17 * (1 - math.exp(-3 * number / steps))
     row = {f"probe/{kind}": value + shift for kind, shift in zip(PLAYED, (0.1, 0.0, -0.08), strict=True)}
     row |= {name.replace("probe/", "probe_greedy/"): rate + 0.04 for name, rate in row.items()}
+    for band in range(1, 5):
+        kinds = {f"heldout/band{band}/{kind}": max(0.0, row[f"probe/{kind}"] + 0.1 * (2 - band)) for kind in PLAYED}
+        row |= kinds | {f"heldout/band{band}/mean": sum(kinds.values()) / len(kinds)}
     return row | {"probe/mean": value, "probe_greedy/mean": value + 0.04}
 
 

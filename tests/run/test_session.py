@@ -142,6 +142,14 @@ def test_a_run_counts_its_training_time_and_not_its_evaluations(tmp_path, execut
     assert session.state.seconds == pytest.approx(10.0)
 
 
+def test_checkpoints_come_by_the_clock_where_they_are_asked_for_in_minutes(tmp_path, executor):
+    session = opened(tmp_path, executor, "steps=5", "checkpoint.every=0", "checkpoint.minutes=1", "checkpoint.keep=9")
+    times = iter(range(0, 10_000, 25))  # a step takes 25 seconds
+    session.clock = lambda: float(next(times))
+    assert session.run() == 0
+    assert steps_saved(tmp_path) == [0, 3, 5]  # 75 seconds are over; the end
+
+
 def test_pressure_and_sleep_are_told_between_steps(tmp_path, executor, capsys):
     """Under memory pressure rows are halved and that is said; so is what the machine slept."""
     from azr_mlx.model import metal
