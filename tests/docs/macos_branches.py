@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- branches: begin -->", "<!-- branches: end -->"
+LADDER = "tests/planner/test_ladder.py"
 EMULATED, MAC_TESTS = "tests/executor/test_on_a_mac.py", "CI macos: The executor and the attacks on it"
 
 # place -> what is done on macOS, and where it is covered: `file::test` runs here, on Linux; `CI job: step` on a Mac.
@@ -95,7 +96,7 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
     "planner/machine.py here": (
         "chip, memory and wired limit by sysctl", ("CI macos: Plan for this Mac",)),
     "planner/machine.py mac_here": (
-        "the same, without importing MLX", ("tests/planner/test_ladder.py::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
+        "the same, without importing MLX", (f"{LADDER}::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "run/wakefulness.py awake": (
         "`caffeinate` beside the run",
         ("tests/run/test_wakefulness.py::test_the_tool_runs_as_long_as_the_run", "CI macos: Two steps of training")),
