@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- branches: begin -->", "<!-- branches: end -->"
+LADDER = "tests/planner/test_ladder.py"
 EMULATED, MAC_TESTS = "tests/executor/test_on_a_mac.py", "CI macos: The executor and the attacks on it"
 
 # place -> what is done on macOS, and where it is covered: `file::test` runs here, on Linux; `CI job: step` on a Mac.
@@ -92,11 +93,10 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
         ("tests/model/test_metal.py::test_a_mac_says_how_short_of_memory_it_is",
          "tests/model/test_metal.py::test_pressure_halves_the_rows_and_says_so")),
     "model/openblas.py accelerate": ("no OpenBLAS", ("CI macos: Two steps of training",)),
-    "planner/machine.py mac_here": (
-        "the chip, before anything imports MLX",
-        ("tests/planner/test_ladder.py::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "planner/machine.py here": (
         "chip, memory and wired limit by sysctl", ("CI macos: Plan for this Mac",)),
+    "planner/machine.py mac_here": (
+        "the same, without importing MLX", (f"{LADDER}::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "run/wakefulness.py awake": (
         "`caffeinate` beside the run",
         ("tests/run/test_wakefulness.py::test_the_tool_runs_as_long_as_the_run", "CI macos: Two steps of training")),
