@@ -1,4 +1,4 @@
-"""The command line: `azr VERB`. Each verb imports its room when it runs, so that help is instant.
+"""The command line: `azr VERB`. Each verb imports what it needs when it runs, so that help is instant.
 
 A failure is one line on stderr: exit 2 when the command was wrong, 1 when the work failed, 130 on Ctrl-C.
 AZR_DEBUG=1 adds the traceback. Nothing here imports MLX: `run.session` starts the executor first and MLX after it.
@@ -127,7 +127,7 @@ def azr(context: click.Context) -> None:
 
 @azr.command()
 @click.option("--config", "source", metavar="NAME|FILE", help="A preset of configs/, or a YAML file.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one field; may be given again.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="The same as --set steps=N.")
 @click.option(
     "--resume",
@@ -477,8 +477,8 @@ def run(
 
 @azr.command("config")
 @click.argument("source", required=False, metavar="[NAME|FILE|RUN]")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
-@click.option("--changed", is_flag=True, help="Only the dials that differ from their default.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one field; may be given again.")
+@click.option("--changed", is_flag=True, help="Only the fields that differ from their default.")
 def config_(source: str | None, sets: tuple[str, ...], changed: bool) -> None:
     """Print a configuration as a run would use it, or list the presets.
 
@@ -557,9 +557,9 @@ def _run_folder(run: Path) -> Path:
 
 
 def _moments(folders: list[Path]) -> list[float]:
-    """When each run last told something."""
-    told = [folder / name for folder in folders for name in ("metrics.jsonl", "probe.json")]
-    return [path.stat().st_mtime if path.exists() else 0.0 for path in told]
+    """When each run last wrote something."""
+    written = [folder / name for folder in folders for name in ("metrics.jsonl", "probe.json")]
+    return [path.stat().st_mtime if path.exists() else 0.0 for path in written]
 
 
 # -- metrics ------------------------------------------------------------------------------------------------
@@ -627,7 +627,7 @@ def presets(memory: str, chip: str) -> None:
 
 @azr.command()
 @click.option("--config", "source", metavar="NAME|FILE", required=True, help="A preset of configs/, or a YAML file.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Turn one dial; may be given again.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one field; may be given again.")
 @click.option("--memory", default="", metavar="SIZE", help="Plan for a Mac with this much memory, as 48GB.")
 @click.option("--chip", default="", metavar="NAME", help="That Mac's chip, as 'M3 Max'.")
 @click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of memory.")
@@ -645,8 +645,8 @@ def plan(
     """Say whether a configuration fits into memory and how long a step takes.
 
     Nothing is downloaded or trained. Memory is what the code holds when every row is as long as it may be; when it is
-    too much, the dials to turn are named with their values, and the exit code is 1. Time is a roofline, the least that
-    bandwidth and flops allow. Without --memory it is about this machine.
+    too much, the fields to change are named with their values, and the exit code is 1. Time is a roofline, the least
+    that bandwidth and flops allow. Without --memory it is about this machine.
 
     \b
     Examples:

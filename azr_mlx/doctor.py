@@ -315,7 +315,7 @@ def _policy() -> tuple[Any, str]:
     from azr_mlx import config
     from azr_mlx.model.policy import Policy
 
-    folder = paths.local(EMBEDDED)
+    folder = paths.resolve_existing(EMBEDDED)
     if folder is None or not (folder / "model.safetensors").is_file():
         raise AzrError(f"there is no {EMBEDDED}: the self-test needs the embedded model")
     settings = config.load("nano", [f"model.id={folder}"])

@@ -1,6 +1,6 @@
 """One generation session of a step: what is written, what each part of it is for, and its verdict as soon as it ends.
 
-A request carries its purpose, so that nobody has to tell proposals, attempts and solutions apart by their position.
+A request carries its purpose, so that proposals, attempts and solutions are never told apart by their position.
 
     stream = RolloutStream(session, judge, token_limit)
     stream.submit(proposal_requests)

@@ -61,7 +61,7 @@ def logs() -> Path:
     return home() / "logs"
 
 
-def local(path: str | Path) -> Path | None:
+def resolve_existing(path: str | Path) -> Path | None:
     """An existing file or folder: taken from the working folder, else from `home`, else from what the package brings;
     None when it is in none of them."""
     given = Path(path).expanduser()
@@ -97,15 +97,15 @@ def make_folder(folder: Path, remedy: str = "") -> None:
 
 
 def typed(path: str | Path) -> str:
-    """A path as it is typed into a shell: what `local` finds, relative where that is possible, quoted where needed.
+    """A path as it is typed into a shell: what `resolve_existing` finds, relative where possible, quoted where needed.
 
     A name that is no path of this machine (a Hugging Face repository) comes back as it is, quoted.
     """
-    found = local(path)
-    return shlex.quote(shown(found) if found is not None else str(path))
+    found = resolve_existing(path)
+    return shlex.quote(display_path(found) if found is not None else str(path))
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person would type it: relative when it lies below the working folder."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

@@ -1,9 +1,9 @@
-"""The words of azr_mlx: every noun that travels between rooms, frozen.
+"""The words of azr_mlx: every noun that travels between modules, frozen.
 
     Task -> Prompt -> Completion -> Rollout -> Verdict -> Scored -> advantages -> Update
 
 Letters used in shapes everywhere: P prompts, K completions of each, B = P*K rows, T tokens, V vocabulary.
-This module imports the standard library only, so that any room may import it.
+This module imports the standard library only, so that any module may import it.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened in one step of self-play, for whoever wants to tell of it."""
+    """What happened in one step of self-play, for whoever reports it."""
 
     number: int
     proposals: list[Scored]

@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("azr", deadline=None)
 settings.load_profile("azr")
 
-# Before any test module imports MLX: on Linux this puts a fast BLAS under it. Where there is no MLX the world wing
-# is tested alone.
+# Before any test module imports MLX: on Linux this puts a fast BLAS under it. Where there is no MLX the
+# environment side is tested alone.
 with contextlib.suppress(ImportError):
     from azr_mlx.model import device
 

@@ -224,7 +224,7 @@ def test_a_printed_configuration_is_a_configuration(tmp_path: Path) -> None:
     assert config.load(tmp_path / "mine.yaml") == config.load("nano", ["optim.lr=1e-4"])
 
 
-def test_the_changed_dials_alone_make_the_same_configuration() -> None:
+def test_the_changed_fields_alone_make_the_same_configuration() -> None:
     lines = call("config", "qwen3-4b", "--changed").output.splitlines()
     assert "model.style: chat  # default r1" in lines
     words = [line.partition("  # ")[0].replace(": ", "=", 1) for line in lines]

@@ -99,7 +99,7 @@ def _policy(model: str, profile: Any, scratch: Path) -> tuple[Any, str]:
     elif profile.packed:
         where, name = str(write_random_model(BLOCKS_OF_3B, scratch / "model")), "8 blocks of Qwen2.5-3B, 4 bits"
     else:
-        folder = paths.local(EMBEDDED)
+        folder = paths.resolve_existing(EMBEDDED)
         if folder is None or not (folder / "model.safetensors").is_file():
             raise AzrError(f"there is no {EMBEDDED}: run azr bench in a copy of the repository, or name a --model")
         where, name = str(folder), folder.name

@@ -26,7 +26,7 @@ def load(source: str | Path | None = None, sets: Sequence[str] = ()) -> Config:
     where = "config"
     if source is not None:
         path = find_config(source)
-        where = paths.shown(path)
+        where = paths.display_path(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

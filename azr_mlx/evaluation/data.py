@@ -117,7 +117,7 @@ def _local(benchmark: Benchmark) -> Path | None:
     elif source.file:
         from azr_mlx import paths
 
-        return paths.local(source.file)
+        return paths.resolve_existing(source.file)
     if source.cache:
         for folder in _cache_folders():
             if (folder / source.cache).is_file():

@@ -265,17 +265,17 @@ def _failed_line(lines: Sequence[str], error: BaseException) -> str:
     return f"line {number}: {lines[number - 1].strip()[:200]}: " if 0 < number <= len(lines) else ""
 
 
-Run = tuple[str, str, tuple[Any, ...], int, Any]
+Prepared = tuple[str, str, tuple[Any, ...], int, Any]
 
 
-def prepare(job: bytes) -> Run:
+def prepare(job: bytes) -> Prepared:
     """Everything of a job that can fail through no fault of the program's. Raises then, and nothing is blamed on it."""
     # marshal, not pickle, and in this direction only: the trainer wrote it, the same interpreter reads it.
     mode, program, rest, max_bytes = marshal.loads(job)
     return mode, program, rest, max_bytes, checks.Caller() if mode == "test" else None
 
 
-def work(run: Run) -> None:
+def work(run: Prepared) -> None:
     """Run one job of the trainer's. Returns normally whatever the program did, unless it ended the process."""
     mode, program, rest, max_bytes, caller = run
     del run

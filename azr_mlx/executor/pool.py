@@ -43,7 +43,7 @@ from azr_mlx.errors import AzrError
 from azr_mlx.executor import boundary, two_process, wire
 from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.layers import LayerReport, SandboxUnavailable
-from azr_mlx.executor.slots import Folder, Slot, private_file
+from azr_mlx.executor.slots import Folder, SlotHandle, private_file
 
 _GRACE = 5.0  # seconds beyond a job's wall limit after which a silent slot is given up
 _START = 30.0  # seconds a slot may take to say hello
@@ -143,7 +143,7 @@ class Executor:
         self._reader: ThreadPoolExecutor | None = None  # one thread, started by the first large frame
         self._reading: set[int] = set()  # serials of the jobs whose frames it has
         self._astray: Exception | None = None  # a fault in it
-        self._slots: list[Slot] = [Slot(number, 0) for number in range(self.workers)]
+        self._slots: list[SlotHandle] = [SlotHandle(number, 0) for number in range(self.workers)]
         self._layers: LayerReport | None = None
         self._messages: deque[str] = deque(maxlen=20)
         self._trouble = ""  # the last message
@@ -382,7 +382,7 @@ class Executor:
             if not waiting:
                 continue
             if not any(slot.seed == seed for slot in self._slots):
-                made = [Slot(number, seed) for number in range(self.workers)]
+                made = [SlotHandle(number, seed) for number in range(self.workers)]
                 self._slots += made
                 for slot in made:
                     self._launch(slot)
@@ -398,14 +398,14 @@ class Executor:
                 else:
                     self._unsettled.pop(work.serial, None)
 
-    def _give(self, slot: Slot, work: _Work) -> None:
+    def _give(self, slot: SlotHandle, work: _Work) -> None:
         work.tries += 1
         slot.work = work
         slot.unsent = memoryview(work.payload)
         slot.deadline = time.monotonic() + work.limits.wall_seconds + _GRACE
         self._push(slot)
 
-    def _push(self, slot: Slot) -> None:
+    def _push(self, slot: SlotHandle) -> None:
         if slot.unsent is None or slot.socket is None or self._selector is None:
             return
         try:
@@ -422,7 +422,7 @@ class Executor:
             if not self._pull(slot):  # it may have said why before it closed its end
                 self._fail(slot, str(error))
 
-    def _pull(self, slot: Slot) -> bool:
+    def _pull(self, slot: SlotHandle) -> bool:
         """Read what a slot says. False when there was nothing to read."""
         assert slot.socket is not None
         try:
@@ -454,7 +454,7 @@ class Executor:
 
     def _reply(
         self,
-        slot: Slot,
+        slot: SlotHandle,
         verdict: int,
         numbers: tuple[float, float, int],
         text: bytes,
@@ -503,7 +503,7 @@ class Executor:
             self._reading.discard(work.serial)
             self._wake()
 
-    def _greet(self, slot: Slot, text: bytes) -> None:
+    def _greet(self, slot: SlotHandle, text: bytes) -> None:
         """A slot says that it is ready, and what confines it."""
         said = json.loads(text)
         active = tuple(name for name, why in said["layers"].items() if not why)
@@ -532,7 +532,7 @@ class Executor:
 
     # ------------------------------------------------------------------------------------------------- slots
 
-    def _launch(self, slot: Slot) -> None:
+    def _launch(self, slot: SlotHandle) -> None:
         """Start a slot, or note that it could not be and when to try again. Raises ExecutorFailed when none can."""
         assert self._selector is not None
         slot.start_at = None
@@ -552,7 +552,7 @@ class Executor:
         except OSError as error:
             self._fail(slot, f"cannot be started: {error}", spawned=False)
 
-    def _fail(self, slot: Slot, why: str, spawned: bool = True) -> None:
+    def _fail(self, slot: SlotHandle, why: str, spawned: bool = True) -> None:
         """Replace a broken slot and try its job again, or give the job up as a sandbox error.
 
         Raises ExecutorFailed when none of its kind can be started.
@@ -598,7 +598,7 @@ class Executor:
         else:
             self._finish(work, Outcome(Status.SANDBOX_ERROR, detail=f"the slot {why}, {work.tries} times"))
 
-    def _discard(self, slot: Slot) -> None:
+    def _discard(self, slot: SlotHandle) -> None:
         if slot.socket is not None and self._selector is not None:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(slot.socket)

@@ -204,7 +204,7 @@ class Opaque:
         self.kind = kind
 
 
-class Stop(BaseException):
+class TestStopped(BaseException):
     """The test does what cannot be told to another process."""
 
 
@@ -299,9 +299,9 @@ class Talk:
         self.reason = ""
         self.unknown = _unknown(self)
 
-    def stop(self, reason: str) -> Stop:
+    def stop(self, reason: str) -> TestStopped:
         self.reason = self.reason or reason
-        return Stop(reason)
+        return TestStopped(reason)
 
     def failed(self, condition: Any) -> bool:
         """What an `assert` asks: whether it fails. With an unknown result behind us nothing fails any more."""

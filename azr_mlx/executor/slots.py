@@ -64,7 +64,7 @@ class Folder:
         return left
 
 
-class Slot:
+class SlotHandle:
     """The trainer's end of one zygote."""
 
     def __init__(self, number: int, seed: int) -> None:

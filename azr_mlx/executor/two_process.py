@@ -45,7 +45,7 @@ _MISSING: Any = object()
 
 
 @dataclass(frozen=True)
-class Check:
+class PlainCheck:
     """One plain assertion: its line, its message, and its expression as a tree (see `_Reader.expression`)."""
 
     line: int
@@ -54,11 +54,11 @@ class Check:
 
 
 @dataclass
-class Plan:
+class TestPlan:
     """What is known of a test before any program is."""
 
     reason: str = ""  # why it needs the program in its own process; empty when it does not
-    checks: tuple[Check, ...] = ()  # every assertion, where all are plain
+    checks: tuple[PlainCheck, ...] = ()  # every assertion, where all are plain
     code: Any = None  # of the test, for the sandbox
     helpers: Any = None
     names: tuple[str, ...] = ()  # that the test takes from the program
@@ -68,17 +68,17 @@ class Plan:
     calls: tuple[Call, ...] | None = None  # None until the test has been played once
 
 
-def plan(job: TestJob) -> Plan:
+def plan(job: TestJob) -> TestPlan:
     """The plan of a job's test. Kept, and shared by all jobs of the same test."""
     return _plan(job.test, job.entry_point, job.helpers, job.functions)
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(test: str, entry_point: str, helpers: str, functions: tuple[str, ...]) -> Plan:
+def _plan(test: str, entry_point: str, helpers: str, functions: tuple[str, ...]) -> TestPlan:
     text = test + (f"\ncheck({entry_point})\n" if entry_point else "")
     functions = (*functions, entry_point) if entry_point else functions
     if len(text) + len(helpers) > _MAX_TEST:
-        return Plan(reason=f"the test is longer than {_MAX_TEST} characters")
+        return TestPlan(reason=f"the test is longer than {_MAX_TEST} characters")
     try:
         tree = ast.parse(text, "<test>")
         aid = _parsed(helpers) if helpers.strip() else None
@@ -90,13 +90,13 @@ def _plan(test: str, entry_point: str, helpers: str, functions: tuple[str, ...])
             calls, checks = None, ()
             reason = _needs_the_program(tree)
             if reason:
-                return Plan(reason=reason)
+                return TestPlan(reason=reason)
         compiled = _compiled(text, aid, offered, functions)
-        return Plan(checks=checks, calls=calls, lines=tuple(text.splitlines()), **compiled)
+        return TestPlan(checks=checks, calls=calls, lines=tuple(text.splitlines()), **compiled)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Plan(reason=f"the test cannot be read: {type(error).__name__}")
+        return TestPlan(reason=f"the test cannot be read: {type(error).__name__}")
     except _NeedsProgram as error:
-        return Plan(reason=str(error))
+        return TestPlan(reason=str(error))
 
 
 class _NeedsProgram(Exception):
@@ -249,11 +249,11 @@ class _Reader:
         self.functions = functions
         self.offered = offered  # names of the helpers, which only a process of the test's can call
         self.calls: list[Call] = []
-        self.checks: list[Check] = []
+        self.checks: list[PlainCheck] = []
         self.names: dict[str, str] = {}  # the parameter of `check`
         self.imported: set[str] = set()
 
-    def read(self, tree: ast.Module) -> tuple[tuple[Call, ...], tuple[Check, ...]] | None:
+    def read(self, tree: ast.Module) -> tuple[tuple[Call, ...], tuple[PlainCheck, ...]] | None:
         body = list(tree.body)
         try:
             check = next((node for node in body if isinstance(node, ast.FunctionDef)), None)
@@ -309,7 +309,7 @@ class _Reader:
                 raise _Other
             # A message that has to be computed is left out: it is only asked for once the test has failed.
             message = str(node.msg.value) if isinstance(node.msg, ast.Constant) else ""
-            self.checks.append(Check(node.lineno, message, self.expression(node.test)))
+            self.checks.append(PlainCheck(node.lineno, message, self.expression(node.test)))
 
     def expression(self, node: ast.expr) -> tuple[Any, ...]:
         """A tree: ("literal", value), ("answer", number of the call), or an operation and its operands."""
@@ -381,7 +381,7 @@ class _Opaque:
     __slots__ = ()
 
 
-def judge(checks: tuple[Check, ...], answers: tuple[Any, ...], lines: tuple[str, ...]) -> str:
+def judge(checks: tuple[PlainCheck, ...], answers: tuple[Any, ...], lines: tuple[str, ...]) -> str:
     """The first assertion that does not hold, or nothing. Raises _Other where the sandbox has to decide."""
     for check in checks:
         try:

@@ -22,7 +22,7 @@ _IDLE_TICK = 1.0
 _MAXRSS = 1 if confine.DARWIN else 1024  # bytes of one unit of ru_maxrss
 
 
-class Buffer:
+class PipeBuffer:
     """Bytes from one pipe, in memory that children do not get to see (where the system offers that)."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Slot(Protocol):
     alone: bool
     on_tmpfs: bool
     box: str
-    buffers: tuple[Buffer, ...]
+    buffers: tuple[PipeBuffer, ...]
     readers: list[int]
     poll: select.poll
 

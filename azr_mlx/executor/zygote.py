@@ -43,7 +43,7 @@ if __name__ == "__main__":
         sys.modules[_name] = _package
 
 from azr_mlx.executor import child, cleaning, confine, seatbelt, system, trial, wire
-from azr_mlx.executor.watch import THREADS, Buffer, Watch
+from azr_mlx.executor.watch import THREADS, PipeBuffer, Watch
 
 _OTHERS = 1024  # tasks that other programs of the user may start while one of ours runs
 _BOX_TIME = 10**18  # of the empty box, ns: the same for every program (9 September 2001)
@@ -80,7 +80,7 @@ class Slot:
         self.tasks = 0  # processes and threads of the user, where a limit counts them all
         self.counted = 0.0  # when that was
         self.baseline = 0
-        self.buffers: tuple[Buffer, ...] = ()
+        self.buffers: tuple[PipeBuffer, ...] = ()
         self.readers: list[int] = []
         self.poll = select.poll()
         self.on_tmpfs = False  # the box is a file system of its own
@@ -360,7 +360,11 @@ class Slot:
 
     def serve(self) -> None:
         """Fork, watch, report, clean; until the trainer is gone."""
-        self.buffers = (Buffer(), Buffer(), Buffer())  # not before: the keeper's fork would have left them behind
+        self.buffers = (
+            PipeBuffer(),
+            PipeBuffer(),
+            PipeBuffer(),
+        )  # not before: the keeper's fork would have left them behind
         if self.level != "off":
             self.open |= self._trial()
         nothing = memoryview(b"")
@@ -548,7 +552,7 @@ class Slot:
         if self.filter is not None:
             self.filter.install()
 
-    def _read_job(self) -> child.Run:
+    def _read_job(self) -> child.Prepared:
         """Take the job from the socket; once this returns, whatever happens is the program's doing."""
         data = os.read(wire.CONTROL_FD, 1 << 18)
         while len(data) < wire.JOB.size or len(data) < wire.JOB.size + wire.JOB.unpack_from(data)[-1]:

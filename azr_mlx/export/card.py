@@ -90,13 +90,13 @@ def _metrics(source: AdapterSource) -> dict[str, float]:
         return {}
     found: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        from azr_mlx.run.held_out import Score
+        from azr_mlx.run.held_out import HeldOutScore
 
         scores = json.loads((source.run / "probe.json").read_text())
         newest = RunFolder(source.run).latest()
         if newest is not None and newest.samefile(source.folder):  # `after` is of the run's last policy
             for when in ("before", "after"):
-                found[f"probe/mean {when}"] = Score.from_state(scores[when]).mean
+                found[f"probe/mean {when}"] = HeldOutScore.from_state(scores[when]).mean
     with contextlib.suppress(OSError, ValueError):
         lines = (source.run / "metrics.jsonl").read_text().splitlines()
         table = [json.loads(line) for line in lines if line.strip()]

@@ -33,7 +33,7 @@ def find_source(path: str | Path) -> AdapterSource:
 
     Raises UsageError or AzrError with one line.
     """
-    folder = paths.local(path) or paths.local(Path("checkpoints") / path)
+    folder = paths.resolve_existing(path) or paths.resolve_existing(Path("checkpoints") / path)
     if folder is None or not folder.is_dir():
         raise UsageError(f"there is no run or checkpoint {path}")
     folder = folder.resolve()

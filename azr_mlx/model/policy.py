@@ -244,9 +244,9 @@ class Policy:
 
         n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is
         keyed by them, both indices and the position. max_tokens: of all prompts, or one number each. temperature 0 is
-        greedy. stop: texts that end a completion; they stay in it. progress: told (rows finished, rows in all, tokens
-        written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index will
-        not do: a part of the prompts then gives the same samples as all of them.
+        greedy. stop: texts that end a completion; they stay in it. progress: called with (rows finished, rows in all,
+        tokens written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index
+        will not do: a part of the prompts then gives the same samples as all of them.
         """
         session = self.generate(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
         session.submit(prompts, n, max_tokens=max_tokens, names=names)

@@ -119,7 +119,7 @@ def generate(
     seed: words that, with `Request.key` and the position, key every draw.
     max_rows: rows decoded together. kv_bytes: bound on keys and values in bytes (0: none); rows wait for room, and a
         single row is always admitted. stop_tokens end a row and are kept as its last token (Stop.EOS).
-    stop_text: told the row's tokens after each one; True ends the row (Stop.TEXT).
+    stop_text: called with the row's tokens after each one; True ends the row (Stop.TEXT).
     temperature: 0 is greedy. The log-probabilities returned are those of the distribution sampled from, after
         temperature and top_p; greedy rows carry those of the model at temperature 1.
     prefixes: a dictionary in which prefixes that prompts share are remembered between calls; the caller empties it

@@ -67,7 +67,7 @@ def resolve(model: config.ModelConfig) -> Path:
     With HF_HUB_OFFLINE=1, or without a network, what is in the cache is used. Raises ModelNotFound with one line that
     says what was tried, and DamagedWeights for a file that is not whole.
     """
-    folder = paths.local(model.id)
+    folder = paths.resolve_existing(model.id)
     if folder is not None and folder.is_dir():
         if model.revision:
             raise ModelNotFound(f"{model.id} is a folder: model.revision belongs to a Hugging Face repository")

@@ -1,6 +1,6 @@
 """Will a configuration fit this machine, and how long does a step take?"""
 
-from azr_mlx.planner.ladder import LADDER, Choice, Estimate, Rung, choose, choose_here, estimate, table
+from azr_mlx.planner.ladder import LADDER, Rung, RungChoice, RungEstimate, choose, choose_here, estimate, table
 from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import (
     KEPT_EXTRA,
@@ -20,12 +20,12 @@ __all__ = [
     "KEPT_EXTRA",
     "LADDER",
     "PUBLISHED",
-    "Choice",
     "Cost",
-    "Estimate",
     "Machine",
     "MemoryPlan",
     "Rung",
+    "RungChoice",
+    "RungEstimate",
     "Shape",
     "Workload",
     "adapter_parameters",

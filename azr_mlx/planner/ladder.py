@@ -74,7 +74,7 @@ LADDER = (
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RungEstimate:
     """What a preset takes on a machine: bytes at most, seconds of a step (at half of the longest lengths)."""
 
     preset: str
@@ -100,7 +100,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class RungChoice:
     """The preset to begin with, why, and the one above it (empty: none)."""
 
     preset: str
@@ -108,23 +108,23 @@ class Choice:
     then: str = ""
 
 
-def estimate(preset: str, machine: Machine) -> Estimate:
+def estimate(preset: str, machine: Machine) -> RungEstimate:
     """Raises AzrError when the shapes of the preset's model are not known."""
     settings = config.load(preset)
     shape = shape_of(settings.model)
     step = sum(cost.seconds for cost in step_costs(settings, shape, machine, 0.5))
     memory = plan_memory(settings, shape, machine).total
-    return Estimate(preset, memory, machine.room, step, settings.steps, settings.minutes)
+    return RungEstimate(preset, memory, machine.room, step, settings.steps, settings.minutes)
 
 
-def choose(machine: Machine) -> Choice:
+def choose(machine: Machine) -> RungChoice:
     """The largest model that fits with room to spare and makes enough steps in an hour to show what it learns."""
     if not machine.packed:
-        return Choice(FALLBACK, "there is no GPU here, and a real model needs one", LADDER[0].preset)
+        return RungChoice(FALLBACK, "there is no GPU here, and a real model needs one", LADDER[0].preset)
     found = [estimate(rung.preset, machine) for rung in LADDER if rung.begin]
     good = [one for one in found if one.memory <= SPARE * one.room and one.steps_an_hour >= STEPS_TO_SEE]
     if not good:
-        return Choice(
+        return RungChoice(
             FALLBACK,
             f"no real model fits into {SPARE * machine.room / GB:.0f} GB and makes {STEPS_TO_SEE} steps in an hour",
             next((one.preset for one in found if one.fits), ""),
@@ -135,17 +135,17 @@ def choose(machine: Machine) -> Choice:
         f"the largest of the ladder that makes {STEPS_TO_SEE} steps in an hour ({taken.steps_an_hour}) and fits with "
         f"room to spare ({taken.memory / GB:.1f} of {machine.room / GB:.0f} GB)"
     )
-    return Choice(taken.preset, why, next((one.preset for one in above if one.fits), ""))
+    return RungChoice(taken.preset, why, next((one.preset for one in above if one.fits), ""))
 
 
-def choose_here() -> Choice:
+def choose_here() -> RungChoice:
     """The same for this machine. Does not import MLX: on anything but a Mac it is the embedded model.
 
     A run starts its executor before MLX is imported, and to measure a machine takes MLX.
     """
     machine = mac_here()
     if machine is None:
-        return Choice(FALLBACK, "this is no Mac with Apple silicon; azr presets looks at what is here")
+        return RungChoice(FALLBACK, "this is no Mac with Apple silicon; azr presets looks at what is here")
     return choose(machine)
 
 

@@ -123,7 +123,7 @@ def plan_lines(settings: config.Config, shape: Shape, machine: Machine) -> tuple
     if not fits:
         words = fitting_changes(settings, shape, machine)
         if words is None:
-            lines += ["no dial makes this model fit: take a smaller one (azr config lists the presets)"]
+            lines += ["no setting makes this model fit: take a smaller one (azr config lists the presets)"]
         else:
             after = plan_memory(config.with_values(settings, words), shape, machine).total
             sets = " ".join(f"--set {key}={config.written(value)}" for key, value in words.items())

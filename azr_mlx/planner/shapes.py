@@ -102,7 +102,7 @@ def shape_of(model: config.ModelConfig) -> Shape:
 
     Raises UsageError, one line that says what to do, when none of them knows the model.
     """
-    folder = paths.local(model.id)
+    folder = paths.resolve_existing(model.id)
     if folder is not None and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder} has no config.json: it is not a model folder")

@@ -42,16 +42,16 @@ def write(runs: Path | Sequence[Path], output: Path | None = None, *, refresh: i
     Raises UsageError when a folder is not a run.
     """
     folders = [runs] if isinstance(runs, Path) else list(runs)
-    told = [run_data.read(folder) for folder in folders]
+    found = [run_data.read(folder) for folder in folders]
     if output is None:
-        output = folders[0] / "report.html" if len(told) == 1 else Path("report-compare.html")
-    html = render(told, refresh=refresh)
+        output = folders[0] / "report.html" if len(found) == 1 else Path("report-compare.html")
+    html = render(found, refresh=refresh)
     with plain_errors(f"report {output}"):
         write_text(output, html)
     return output
 
 
-def render(told: Sequence[RunData], *, refresh: int = 0) -> str:
+def render(runs: Sequence[RunData], *, refresh: int = 0) -> str:
     """The page of one or several runs."""
     script = (TEMPLATE / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -60,9 +60,9 @@ def render(told: Sequence[RunData], *, refresh: int = 0) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": lambda share: f"{100 * share:.1f} %", "code": _code}
-    one = told[0] if len(told) == 1 else None
+    one = runs[0] if len(runs) == 1 else None
     shown = run_data.tasks(one.run) if one else run_data.Shown([], 0, 0)
-    sections = charts(one) if one else overlays(told)
+    sections = charts(one) if one else overlays(runs)
     numbered = [(title, note, _numbered(found, f"g{i}")) for i, (title, note, found) in enumerate(sections)]
     facts = {
         "charts": {
@@ -79,9 +79,9 @@ def render(told: Sequence[RunData], *, refresh: int = 0) -> str:
         "refresh": refresh,
     }
     return environment.get_template("report.html").render(
-        title=one.name if one else " vs ".join(data.name for data in told),
+        title=one.name if one else " vs ".join(data.name for data in runs),
         one=one,
-        runs=[_summary(data, i) for i, data in enumerate(told)],
+        runs=[_summary(data, i) for i, data in enumerate(runs)],
         headline=_headline(one) if one else None,
         changes=(found := run_data.changes(one) if one else []),
         dumbbells=svg.dumbbells(found) if found else "",
@@ -92,8 +92,8 @@ def render(told: Sequence[RunData], *, refresh: int = 0) -> str:
         reasons=run_data.reasons(one) if one else [],
         shown=shown,
         rule=run_data.RULE,
-        differing=_differing(told),
-        dials=_dials(one) if one else [],
+        differing=_differing(runs),
+        options=_options(one) if one else [],
         versions=one.versions if one else {},
         glossary=metrics.listing(),
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -243,12 +243,12 @@ def _chart(
     return Chart(title + arrow, words, unit, series, style, names=tuple(names), wide=wide)
 
 
-def overlays(told: Sequence[RunData]) -> list[Section]:
+def overlays(runs: Sequence[RunData]) -> list[Section]:
     """The same curves for several runs: a chart for each kind, a colour for each run."""
-    kinds = [kind for kind in told[0].kinds if all(kind in data.kinds for data in told)]
+    kinds = [kind for kind in runs[0].kinds if all(kind in data.kinds for data in runs)]
 
     def chart(title: str, name: str, style: str = "line", wide: bool = False) -> Chart:
-        series = [Series(f"{i + 1} {data.name}", i % 6, data.points(name)) for i, data in enumerate(told)]
+        series = [Series(f"{i + 1} {data.name}", i % 6, data.points(name)) for i, data in enumerate(runs)]
         return _chart(title, [name], series, "", style, wide)
 
     def of_kinds(title: str, name: str) -> list[Chart]:
@@ -309,7 +309,7 @@ def _headline(data: RunData) -> dict[str, Any]:
             "words": "solve rate on its own tasks, first and last tenth of the steps. They change as it learns, so "
             "this is no measure of skill; the held-out tasks are measured when a run ends.",
         }  # fmt: skip
-    return {"before": None, "after": None, "change": None, "what": what, "words": "no steps to tell of yet"}
+    return {"before": None, "after": None, "change": None, "what": what, "words": "no steps to show yet"}
 
 
 def _summary(data: RunData, index: int) -> dict[str, Any]:
@@ -324,18 +324,18 @@ def _summary(data: RunData, index: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _differing(told: Sequence[RunData]) -> list[tuple[str, list[str]]]:
-    """The dials on which the runs differ, with each run's value."""
-    if len(told) < 2:
+def _differing(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """The options on which the runs differ, with each run's value."""
+    if len(runs) < 2:
         return []
-    flat = [{k: config.written(v) for k, v in config.flatten(s.settings).items()} if s.settings else {} for s in told]
+    flat = [{k: config.written(v) for k, v in config.flatten(s.settings).items()} if s.settings else {} for s in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one if key != "name"))
     rows = [(key, [one.get(key, "") for one in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def _dials(data: RunData) -> list[tuple[str, str, bool, str]]:
-    """Every dial: key, value, whether it differs from its default, what it is."""
+def _options(data: RunData) -> list[tuple[str, str, bool, str]]:
+    """Every option: key, value, whether it differs from its default, what it is."""
     if data.settings is None:
         return []
     changed = {key for key, _, _ in config.diff(config.Config(), data.settings)}

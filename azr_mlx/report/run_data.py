@@ -1,4 +1,4 @@
-"""What a run folder tells, read without trust: half-written lines, missing files and hostile texts are normal here."""
+"""What a run folder holds, read without trust: half-written lines, missing files and hostile texts are normal here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class RunData:
-    """One run, as its folder tells it. `rows` are metrics and timings joined by step."""
+    """One run, as its folder holds it. `rows` are metrics and timings joined by step."""
 
     run: Path
     name: str
@@ -65,17 +65,17 @@ class RunData:
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             for step, when in ends:
                 found = [p for p in found if p[0] != step] + [
-                    (step, held_out.Score.from_state(self.result[when]).row()[name])
+                    (step, held_out.HeldOutScore.from_state(self.result[when]).row()[name])
                 ]
         return sorted(found)
 
 
 def read(run: Path) -> RunData:
-    """The story of a run folder. Raises UsageError when it is none."""
+    """The data of a run folder. Raises UsageError when it is none."""
     if not (run / "config.yaml").is_file() and not (run / "metrics.jsonl").is_file():
         raise UsageError(f"{run} is not a run: it has neither config.yaml nor metrics.jsonl")
     settings = None
-    with contextlib.suppress(AzrError):  # of another version: the page does without the dials
+    with contextlib.suppress(AzrError):  # of another version: the page does without the options
         settings = config.load(run / "config.yaml")
     joined: dict[int, dict[str, Any]] = {}
     for name in ("metrics.jsonl", "timings.jsonl"):
@@ -114,7 +114,7 @@ def changes(data: RunData) -> list[Change]:
     """The before/after table of a finished run with a probe, the mean at temperature 1 first."""
     try:
         assert data.result is not None
-        before, after = (held_out.Score.from_state(data.result[name]) for name in ("before", "after"))
+        before, after = (held_out.HeldOutScore.from_state(data.result[name]) for name in ("before", "after"))
         lines = held_out.compare(before, after)
         bands = held_out.compare_bands(before, after)
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError):

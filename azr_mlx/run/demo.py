@@ -34,7 +34,7 @@ WIDTH = 88
 
 
 @dataclass(frozen=True)
-class Example:
+class DemoTask:
     """A proposal of a step with two attempts at its task, and what it stands for."""
 
     proposal: Scored
@@ -45,12 +45,12 @@ class Example:
     attempts: int
 
 
-def choose(step: Step) -> Example | None:
+def choose(step: Step) -> DemoTask | None:
     """The task of a step to tell of: solved by some attempts and missed by others in a readable form.
 
     Deductions first, as they need the fewest words, then the rate nearest to one half. None when there is none.
     """
-    found: list[tuple[tuple[bool, float, int], Example]] = []
+    found: list[tuple[tuple[bool, float, int], DemoTask]] = []
     for one in step.proposals:
         task = one.verdict.task
         if task is None or one.solve_rate is None:
@@ -60,7 +60,7 @@ def choose(step: Step) -> Example | None:
         wrong = [attempt for attempt in mine if attempt.verdict.valid and not attempt.verdict.correct]
         if right and wrong:
             order = (one.kind is not Kind.DEDUCTION, abs(one.solve_rate - 0.5), len(task.program))
-            found.append((order, Example(one, task, right[0], wrong[0], len(right), len(mine))))
+            found.append((order, DemoTask(one, task, right[0], wrong[0], len(right), len(mine))))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
@@ -70,10 +70,10 @@ def demo(say: Print, seed: int = 0, steps: int = FEW_STEPS) -> None:
     Raises AzrError when the sandbox does not start or no step had a task to tell of.
     """
     settings = config.load("nano", [*CHANGES, f"seed={seed}"])
-    dials = settings.executor
-    limits = Limits(wall_seconds=dials.wall_seconds, cpu_seconds=dials.cpu_seconds, memory_mb=dials.memory_mb)
+    options = settings.executor
+    limits = Limits(wall_seconds=options.wall_seconds, cpu_seconds=options.cpu_seconds, memory_mb=options.memory_mb)
     try:
-        executor = Executor(dials.level, limits, workers=dials.workers)
+        executor = Executor(options.level, limits, workers=options.workers)
     except SandboxUnavailable as error:
         raise AzrError(str(error)) from None
     with executor:
@@ -140,7 +140,7 @@ ASKED = {
 }
 
 
-def _tell(say: Print, settings: config.Config, step: Step, example: Example) -> None:
+def _tell(say: Print, settings: config.Config, step: Step, example: DemoTask) -> None:
     task, reward = example.task, settings.reward
     valid = sum(one.verdict.valid for one in step.proposals)
     say("1  The model proposes a task\n")

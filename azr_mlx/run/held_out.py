@@ -24,9 +24,9 @@ from azr_mlx.types import Kind, Task
 
 __all__ = [
     "HeldOut",
+    "HeldOutScore",
     "HeldOutTasks",
     "Line",
-    "Score",
     "compare",
     "compare_bands",
     "guess_rates",
@@ -39,7 +39,7 @@ PILOT = 8  # tasks of each kind that are solved to find out how long one takes: 
 
 
 @dataclass(frozen=True)
-class Score:
+class HeldOutScore:
     """Solve rates of the tasks of each kind: greedy (0 or 1 each), and at temperature 1 (means of samples)."""
 
     greedy: dict[Kind, list[float]]
@@ -70,14 +70,14 @@ class Score:
         """The bands of its tasks, the easiest first; none when the tasks have none."""
         return sorted({band for bands in self.bands.values() for band in bands})
 
-    def in_band(self, band: int) -> Score:
+    def in_band(self, band: int) -> HeldOutScore:
         """The score on the tasks of one band; kinds without such a task are left out."""
 
         def part(rates: dict[Kind, list[float]]) -> dict[Kind, list[float]]:
             mine = {k: [r for r, b in zip(rates[k], self.bands[k], strict=True) if b == band] for k in rates}
             return {kind: found for kind, found in mine.items() if found}
 
-        return Score(part(self.greedy), part(self.sampled))
+        return HeldOutScore(part(self.greedy), part(self.sampled))
 
     def state(self) -> dict[str, Any]:
         """As plain data, to be kept with a checkpoint."""
@@ -96,7 +96,7 @@ class Score:
         )
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Score:
+    def from_state(cls, state: dict[str, Any]) -> HeldOutScore:
         parts = (state["greedy"], state["sampled"], state.get("bands", {}))
         return cls(*({Kind(kind): list(values) for kind, values in part.items()} for part in parts))
 
@@ -153,13 +153,13 @@ class HeldOut:
         """Keys of the programs that the buffer must never take, whatever their inputs."""
         return {program_key(task) for task in self.tasks}
 
-    def measure(self) -> Score:
+    def measure(self) -> HeldOutScore:
         """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
         greedy = self._solve_rates(0.0, 1)
         sampled = self._solve_rates(1.0, self.config.evaluation.samples)
         self.solver.forget()
         bands = self.tasks.bands if isinstance(self.tasks, HeldOutTasks) else ()
-        return Score(self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {})
+        return HeldOutScore(self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {})
 
     def _solve_rates(self, temperature: float, n: int) -> list[float]:
         """The share of n solutions of each task that are right."""
@@ -204,7 +204,7 @@ class Line:
         return abs(self.change) > self.half_width
 
 
-def compare(before: Score, after: Score) -> list[Line]:
+def compare(before: HeldOutScore, after: HeldOutScore) -> list[Line]:
     """Before against after, task by task: each kind at temperature 1, their mean, and the same greedily."""
     return [
         line
@@ -213,7 +213,7 @@ def compare(before: Score, after: Score) -> list[Line]:
     ]
 
 
-def compare_bands(before: Score, after: Score) -> list[list[Line]]:
+def compare_bands(before: HeldOutScore, after: HeldOutScore) -> list[list[Line]]:
     """The same at temperature 1 for each band: its kinds and their mean, which is the last line of each."""
     return [
         _lines(before.in_band(band).sampled, after.in_band(band).sampled, f"band {band}")

@@ -80,7 +80,7 @@ def tasks_for(config: Config, model_folder: Path | None) -> HeldOutTasks:
     elif wanted == "cruxeval":
         found = cruxeval()
     else:
-        path = paths.local(wanted)
+        path = paths.resolve_existing(wanted)
         if path is None:
             raise AzrError(f"evaluation.probe: no file {wanted}; it may also be built-in, cruxeval or none")
         found = read(path)
@@ -101,7 +101,7 @@ def read(path: Path, origin: str = "") -> HeldOutTasks:
             bands.append(int(row.get("band", 0)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AzrError(f"{path}, line {number}: not a task ({error})") from None
-    return HeldOutTasks(tuple(tasks), tuple(bands), origin or paths.shown(path))
+    return HeldOutTasks(tuple(tasks), tuple(bands), origin or paths.display_path(path))
 
 
 def cruxeval() -> HeldOutTasks:

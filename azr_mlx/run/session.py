@@ -30,7 +30,7 @@ from azr_mlx.versions import result_versions
 
 if TYPE_CHECKING:  # importing these imports MLX
     from azr_mlx.model.policy import Policy
-    from azr_mlx.run.held_out import HeldOut, Score
+    from azr_mlx.run.held_out import HeldOut, HeldOutScore
     from azr_mlx.run.tracker import Tracker
     from azr_mlx.trainer import Trainer
     from azr_mlx.types import Step
@@ -147,7 +147,7 @@ class Session:
         folder.write_settings(replace(settings, name=folder.name), result_versions() | {"device": profile.device_name})
         tracker.rewind(state.step)
         tracker.print(
-            f"run {paths.shown(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"
+            f"run {paths.display_path(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"
         )
         tracker.print(f"sandbox {executor.layers.level}: {', '.join(executor.layers.active) or 'none'}")
         for note in profile.notes:
@@ -290,7 +290,7 @@ class Session:
         by_steps = bool(wanted.every) and self.state.step % wanted.every == 0
         return by_steps or 0 < 60.0 * wanted.minutes <= self.state.seconds - self.kept_at
 
-    def keep_best(self, score: Score) -> None:
+    def keep_best(self, score: HeldOutScore) -> None:
         """Keep the policy of this step if it is the best so far."""
         if self.state.best is None or score.mean > self.state.best["score"]:
             self.state.best = {"step": self.state.step, "score": score.mean}
@@ -343,7 +343,7 @@ class Session:
     def end(self, kept: Path) -> None:
         """The last screen: curves, the table before and after, the report, what to do next."""
         tracker, minutes = self.tracker, self.state.seconds / 60
-        tracker.print(f"{self.state.step} steps in {minutes:.1f} minutes; {paths.shown(kept)}")
+        tracker.print(f"{self.state.step} steps in {minutes:.1f} minutes; {paths.display_path(kept)}")
         tracker.print_curves()
         self.evaluate_after()
         report = None
@@ -351,7 +351,7 @@ class Session:
             from azr_mlx.report import write
 
             report = write(self.folder.path)
-            tracker.print(f"look:     open {paths.shown(report)} in a browser")
+            tracker.print(f"look:     open {paths.display_path(report)} in a browser")
         self.print_next_steps()
         tracker.publish(report)
 
@@ -359,9 +359,9 @@ class Session:
         """The held-out score after the run beside the one before it."""
         if not self.held_out.tasks or self.state.before is None:
             return
-        from azr_mlx.run.held_out import Score, compare, compare_bands
+        from azr_mlx.run.held_out import HeldOutScore, compare, compare_bands
 
-        before, after = Score.from_state(self.state.before), self.held_out.measure()
+        before, after = HeldOutScore.from_state(self.state.before), self.held_out.measure()
         guesses = self.held_out.guess_rates()
         samples = self.settings.evaluation.samples
         self.tracker.print_table(

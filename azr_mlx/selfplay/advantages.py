@@ -55,7 +55,7 @@ def whiten(rewards: Sequence[float], counts: Sequence[int]) -> list[float]:
     return _centred(rewards, mean, variance, divide=True)
 
 
-def advantages(scored: Sequence[Scored], dials: config.AdvantageConfig, running: Running) -> list[float]:
+def advantages(scored: Sequence[Scored], settings: config.AdvantageConfig, running: Running) -> list[float]:
     """One advantage for each rollout, in order; the same for all of its tokens.
 
     Solver rollouts that share their prompt with others are centred by `attempts_baseline`, everything else by
@@ -68,21 +68,21 @@ def advantages(scored: Sequence[Scored], dials: config.AdvantageConfig, running:
     sets: dict[Hashable, list[int]] = defaultdict(list)
     for index, one in enumerate(scored):
         grouped = one.role is Role.SOLVE and group_sizes[_prompt(one)] > 1
-        baseline = dials.attempts_baseline if grouped else dials.baseline
+        baseline = settings.attempts_baseline if grouped else settings.baseline
         sets[_prompt(one) if baseline == "by_prompt" else f"{one.kind}/{one.role}"].append(index)
     result = [0.0] * len(scored)
     for name, members in sets.items():
         rewards = [scored[i].reward for i in members]
-        counts = [len(scored[i].rollout.completion.tokens) if dials.per == "token" else 1 for i in members]
+        counts = [len(scored[i].rollout.completion.tokens) if settings.per == "token" else 1 for i in members]
         mean, variance = moments(rewards, counts)
         if isinstance(name, str):
-            blended = running.blend(name, mean, variance, dials.decay)
-            if len(members) < dials.small_set:
+            blended = running.blend(name, mean, variance, settings.decay)
+            if len(members) < settings.small_set:
                 mean, variance = blended
         elif max(rewards) == min(rewards):
             continue  # a group of one prompt without a spread says nothing
-        for index, value in zip(members, _centred(rewards, mean, variance, dials.divide_by_std), strict=True):
-            result[index] = max(0.0, value) if dials.positive_only else value
+        for index, value in zip(members, _centred(rewards, mean, variance, settings.divide_by_std), strict=True):
+            result[index] = max(0.0, value) if settings.positive_only else value
     return result
 
 

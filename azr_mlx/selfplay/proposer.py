@@ -1,4 +1,4 @@
-"""The proposer's side of the game: asking for tasks, and asking Python whether they are any.
+"""The proposer: asking for tasks, and asking Python whether they are any.
 
     prompts = proposer.ask(Kind.DEDUCTION, 8, buffer, rng)
     pending = proposer.judge(rollout)     # the executor starts at once
@@ -30,7 +30,7 @@ class Proposer:
 
     style: Style
     executor: Executor
-    dials: config.TasksConfig
+    settings: config.TasksConfig
 
     def ask(self, kind: Kind, count: int, buffer: Buffer, rng: random.Random) -> list[Prompt]:
         """`count` prompts, each with its own K references or its own source program."""
@@ -38,8 +38,8 @@ class Proposer:
 
     def _ask_one(self, kind: Kind, buffer: Buffer, rng: random.Random) -> Prompt:
         if KINDS[kind].chooses_program:
-            return self.style.propose(kind, buffer.references(kind, self.dials.references, rng))
-        return self.style.propose(kind, source=buffer.program(rng), cases=self.dials.induction_pairs)
+            return self.style.propose(kind, buffer.references(kind, self.settings.references, rng))
+        return self.style.propose(kind, source=buffer.program(rng), cases=self.settings.induction_pairs)
 
     def judge(self, rollout: Rollout, step: int = -1) -> PendingVerdict:
         """Whether a proposal is a task: parsed, within the rules, run twice, plain data. The task carries `step`.
@@ -50,7 +50,7 @@ class Proposer:
         if self.style.tags and not parsing.well_formed(reply):
             return _refused("bad tags")
         answer = parsing.answer_section(reply) if self.style.tags else reply
-        context = ProposalContext(prompt.references, prompt.task, self.dials.induction_pairs)
+        context = ProposalContext(prompt.references, prompt.task, self.settings.induction_pairs)
         try:
             draft = kind.parse_proposal(answer, context)
         except parsing.ParseError as error:
@@ -63,10 +63,10 @@ class Proposer:
 
     def _refuse(self, kind: TaskKind, draft: Draft) -> str | None:
         """The reason that reading alone gives, or None."""
-        why = rules.check_program(draft.program, self.dials.max_program_chars)
+        why = rules.check_program(draft.program, self.settings.max_program_chars)
         if why is not None:
             return why
-        if any(len(text) > self.dials.max_input_chars for text in draft.inputs):
+        if any(len(text) > self.settings.max_input_chars for text in draft.inputs):
             return "input too long"
         if any(isinstance(boundary.check_call(text), Refused) for text in draft.inputs):
             return "bad input"
@@ -75,7 +75,7 @@ class Proposer:
         why = kind.refuse(draft)
         if why is not None:
             return why
-        if self.dials.reject_constant and not rules.reads_arguments(draft.program):
+        if self.settings.reject_constant and not rules.reads_arguments(draft.program):
             return "ignores its arguments"
         return None
 
@@ -91,7 +91,7 @@ class Proposer:
                 return Verdict(False, False, "bad result", detail=detail)
             cases = []
             for text, value in zip(draft.inputs, outcome.values, strict=True):
-                gold = boundary.write_gold(value, self.dials.max_output_chars)
+                gold = boundary.write_gold(value, self.settings.max_output_chars)
                 if isinstance(gold, Refused):
                     return Verdict(False, False, gold.why, detail=gold.detail)
                 cases.append(Case(text, gold))

@@ -6,7 +6,7 @@ from azr_mlx import config
 from azr_mlx.types import Verdict
 
 
-def learnability(solve_rate: float, dials: config.RewardConfig) -> float:
+def learnability(solve_rate: float, settings: config.RewardConfig) -> float:
     """What a valid task is worth to its proposer, by the share r of attempts that solved it.
 
     r = 0 and r = 1 teach nothing: `unlearnable`. Between them `1 - r` (AZR eq. 4) or `4r(1 - r)`, which prefers the
@@ -15,21 +15,21 @@ def learnability(solve_rate: float, dials: config.RewardConfig) -> float:
     if not 0.0 <= solve_rate <= 1.0:
         raise ValueError(f"a solve rate lies between 0 and 1, not at {solve_rate}")
     if solve_rate in (0.0, 1.0):
-        return dials.unlearnable
-    return 1.0 - solve_rate if dials.learnability == "one_minus" else 4.0 * solve_rate * (1.0 - solve_rate)
+        return settings.unlearnable
+    return 1.0 - solve_rate if settings.learnability == "one_minus" else 4.0 * solve_rate * (1.0 - solve_rate)
 
 
-def propose_reward(verdict: Verdict, solve_rate: float | None, dials: config.RewardConfig) -> float:
+def propose_reward(verdict: Verdict, solve_rate: float | None, settings: config.RewardConfig) -> float:
     """AZR eq. 4 and 6: learnability for a valid task, `malformed` for anything else."""
     if not verdict.valid:
-        return dials.malformed
+        return settings.malformed
     if solve_rate is None:
         raise ValueError("a valid proposal needs the solve rate of its task")
-    return learnability(solve_rate, dials)
+    return learnability(solve_rate, settings)
 
 
-def solve_reward(verdict: Verdict, dials: config.RewardConfig) -> float:
+def solve_reward(verdict: Verdict, settings: config.RewardConfig) -> float:
     """AZR eq. 5 and 6: right, well formed but wrong, malformed. The form is looked at first."""
     if not verdict.valid:
-        return dials.malformed
-    return dials.correct if verdict.correct else dials.wrong
+        return settings.malformed
+    return settings.correct if verdict.correct else settings.wrong

@@ -1,4 +1,4 @@
-"""The solver's side of the game: asking for answers, and checking them against what Python says.
+"""The solver: asking for answers, and checking them against what Python says.
 
 The gold answer never leaves this process: the child gets a program and arguments, and the value that comes back is
 compared here, with Python's `==` on plain data.

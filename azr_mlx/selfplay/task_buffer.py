@@ -132,7 +132,7 @@ class Buffer:
         """`count` tasks to solve: those of `step` first, then older ones, without replacement.
 
         At most `fresh_share` of the count comes from the step (AZR's "max_new" has 1). Older ones are drawn uniformly,
-        or with `learnable` by what `note` was last told of them. A ring with too few tasks is drawn from again until
+        or with `learnable` by what `note` last recorded of them. A ring with too few tasks is drawn from again until
         the count is met; an empty one gives none.
         """
         ring = self.tasks(kind)

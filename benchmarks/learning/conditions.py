@@ -1,6 +1,6 @@
-"""What is compared: each condition is the nano preset with some dials turned, or with one part of the game replaced.
+"""What is compared: each condition is the nano preset with some options turned, or with one part of the game replaced.
 
-A replacement is a function that is called once before the run starts and changes a room of the trainer in place; it
+A replacement is a function that is called once before the run starts and changes a part of the trainer in place; it
 lives here because nobody but an experiment wants it.
 """
 
@@ -19,7 +19,7 @@ NANO = Path(__file__).resolve().parents[2] / "checkpoints" / "qwen3-nano"
 
 @dataclass(frozen=True)
 class Condition:
-    """`sets` are dials as `--set` takes them; `prepare` replaces a part of the game."""
+    """`sets` are options as `--set` takes them; `prepare` replaces a part of the game."""
 
     meaning: str
     sets: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ def shuffle_rewards() -> None:
     real = trainer.advantages  # type: ignore[attr-defined]
     state = {"step": 0}
 
-    def shuffled(scored: Any, dials: Any, running: Any) -> list[float]:
+    def shuffled(scored: Any, settings: Any, running: Any) -> list[float]:
         state["step"] += 1
         rng = random.Random(f"shuffle/{state['step']}")
         groups: dict[Any, list[int]] = defaultdict(list)
@@ -47,7 +47,7 @@ def shuffle_rewards() -> None:
             rng.shuffle(rewards)
             for i, reward in zip(members, rewards, strict=True):
                 mixed[i] = replace(scored[i], reward=reward)
-        return real(mixed, dials, running)
+        return real(mixed, settings, running)
 
     trainer.advantages = shuffled  # type: ignore[attr-defined]
 

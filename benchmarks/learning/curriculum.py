@@ -111,9 +111,9 @@ def changes(runs: list[Path]) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         settings = config.load(run)
-        probe_tasks = held_out.tasks_for(settings, paths.local(settings.model.id))
+        probe_tasks = held_out.tasks_for(settings, paths.resolve_existing(settings.model.id))
         said = json.loads((run / "probe.json").read_text())
-        before, after = (held_out.Score.from_state(said[when]).sampled for when in ("before", "after"))
+        before, after = (held_out.HeldOutScore.from_state(said[when]).sampled for when in ("before", "after"))
         for kind in before:
             tasks = [task for task in probe_tasks if task.kind is kind]
             for task, *rates in zip(tasks, before[kind], after[kind], strict=True):

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import figure  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 
-from azr_mlx.run.held_out import Score, compare  # noqa: E402
+from azr_mlx.run.held_out import HeldOutScore, compare  # noqa: E402
 
 # Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom, and of the normal distribution.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -81,7 +81,7 @@ class Result:
 def results(folder: Path) -> dict[str, Result]:
     """The lines of a run's before/after comparison by name."""
     said = json.loads((folder / "probe.json").read_text())
-    lines = compare(Score.from_state(said["before"]), Score.from_state(said["after"]))
+    lines = compare(HeldOutScore.from_state(said["before"]), HeldOutScore.from_state(said["after"]))
     return {line.name: Result(100 * line.before, 100 * line.after, line.change < -line.half_width) for line in lines}
 
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--probe-every", type=int, default=0, help="steps between probes, for the figure; 0 is none")
     parser.add_argument("--parallel", type=int, default=1, help="runs at once")
     parser.add_argument("--out", type=Path, default=ROOT / "logs" / "learning")
-    parser.add_argument("--set", action="append", default=[], help="one more dial for every run")
+    parser.add_argument("--set", action="append", default=[], help="one more option for every run")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     words = list(args.set)

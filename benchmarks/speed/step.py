@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
     settings = config.load(args.config, [f"buffer.seed_size={args.seeds}", *args.sets])
-    dials = settings.executor
-    limits = Limits(dials.wall_seconds, dials.cpu_seconds, dials.memory_mb)
-    with Executor(dials.level, limits, workers=dials.workers) as executor, tempfile.TemporaryDirectory() as folder:
+    options = settings.executor
+    limits = Limits(options.wall_seconds, options.cpu_seconds, options.memory_mb)
+    with Executor(options.level, limits, workers=options.workers) as executor, tempfile.TemporaryDirectory() as folder:
         rows = measure(settings, executor, args.steps, Path(folder))
     parts = ("model", "waiting", "judging", "elsewhere")
     print(f"{args.config}, {args.steps} steps; seconds")

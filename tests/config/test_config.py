@@ -36,7 +36,7 @@ def refused_file(tmp_path: Path, text: str) -> str:
     return line.partition("mine.yaml")[2]
 
 
-# -- the type of a dial decides how its text is read
+# -- the type of an option decides how its text is read
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "0.00001", ".00001", "'1e-5'"])
@@ -217,7 +217,7 @@ def test_an_unknown_preset_names_the_nearest_one() -> None:
         (["model.id="], "model.id is empty"),
     ],
 )
-def test_an_impossible_combination_names_both_dials(words: list[str], part: str) -> None:
+def test_an_impossible_combination_names_both_fields(words: list[str], part: str) -> None:
     assert part in refusal(*words)
 
 
@@ -268,31 +268,31 @@ def test_what_surprises_is_said(word: str) -> None:
 # -- writing
 
 
-def values(dial: config.Option) -> st.SearchStrategy[Any]:
-    """Every value that the dial permits."""
-    if dial.many:
-        words = st.sampled_from(dial.choices) if dial.choices else st.text(st.characters(codec="utf-8"), max_size=8)
+def values(option: config.Option) -> st.SearchStrategy[Any]:
+    """Every value that the option permits."""
+    if option.many:
+        words = st.sampled_from(option.choices) if option.choices else st.text(st.characters(codec="utf-8"), max_size=8)
         return st.lists(words, max_size=3).map(tuple)
-    if dial.choices is not None:
-        return st.sampled_from(dial.choices)
-    if dial.type is bool:
+    if option.choices is not None:
+        return st.sampled_from(option.choices)
+    if option.type is bool:
         return st.booleans()
-    if dial.type is str:
+    if option.type is str:
         return st.text(string.ascii_letters, min_size=1) | st.text(st.characters(codec="utf-8"), max_size=20)
-    if dial.type is int:
-        return st.integers(int(dial.low or 0), int(dial.high) if dial.high is not None else None)
+    if option.type is int:
+        return st.integers(int(option.low or 0), int(option.high) if option.high is not None else None)
     return st.floats(
-        min_value=dial.low if dial.low is not None else dial.above,
-        max_value=dial.high if dial.high is not None else dial.below,
-        exclude_min=dial.above is not None,
-        exclude_max=dial.below is not None,
+        min_value=option.low if option.low is not None else option.above,
+        max_value=option.high if option.high is not None else option.below,
+        exclude_min=option.above is not None,
+        exclude_max=option.below is not None,
         allow_nan=False,
         allow_infinity=False,
     )
 
 
 changes = st.lists(st.sampled_from(list(config.options().values())), min_size=1, max_size=6, unique=True).flatmap(
-    lambda some: st.fixed_dictionaries({dial.key: values(dial) for dial in some})
+    lambda some: st.fixed_dictionaries({option.key: values(option) for option in some})
 )
 
 
@@ -330,7 +330,7 @@ def test_a_comment_above_a_written_configuration_is_a_comment() -> None:
     assert text.startswith("# azr_mlx 0.1.0\n# steps: 3\nname: run\n")
 
 
-def test_differences_are_told_dial_by_dial() -> None:
+def test_differences_are_listed_field_by_field() -> None:
     assert config.diff(Config(), load(None, ["optim.lr=1e-4", "steps=9"])) == [
         ("steps", 200, 9),
         ("optim.lr", 2e-5, 1e-4),
@@ -345,19 +345,19 @@ def test_what_may_change_on_resume_does_not_decide_what_is_learned() -> None:
     assert not fixed & config.RESUMABLE
 
 
-# -- the dials themselves
+# -- the options themselves
 
 
-@pytest.mark.parametrize("dial", config.options().values(), ids=lambda dial: dial.key)
-def test_every_dial_says_what_it_is_and_permits_its_default(dial: config.Option) -> None:
-    assert dial.help
-    assert not dial.help.endswith(".")
-    assert dial.permits(dial.default)
-    assert dial.type in (int, float, bool, str) or dial.many
-    assert not (dial.type is float and isinstance(dial.default, float) and not math.isfinite(dial.default))
+@pytest.mark.parametrize("option", config.options().values(), ids=lambda option: option.key)
+def test_every_option_says_what_it_is_and_permits_its_default(option: config.Option) -> None:
+    assert option.help
+    assert not option.help.endswith(".")
+    assert option.permits(option.default)
+    assert option.type in (int, float, bool, str) or option.many
+    assert not (option.type is float and isinstance(option.default, float) and not math.isfinite(option.default))
 
 
 def test_no_default_stands_twice() -> None:
-    """A preset that repeats a default on purpose is fine; two dials of one name and meaning would not be."""
-    helps = [dial.help for dial in config.options().values()]
+    """A preset that repeats a default on purpose is fine; two options of one name and meaning would not be."""
+    helps = [option.help for option in config.options().values()]
     assert len(set(helps)) == len(helps)

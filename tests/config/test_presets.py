@@ -85,8 +85,8 @@ def test_the_folders_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(paths.HOME_VARIABLE, raising=False)
     assert paths.shipped() == root
-    assert paths.local("configs/nano.yaml") == root / "configs/nano.yaml"
-    assert paths.local("configs/none.yaml") is None
+    assert paths.resolve_existing("configs/nano.yaml") == root / "configs/nano.yaml"
+    assert paths.resolve_existing("configs/none.yaml") is None
     assert config.load("nano").name == "nano"
 
 
@@ -98,9 +98,9 @@ def test_a_file_in_the_working_folder_comes_first_then_the_home_then_what_is_shi
         (tmp_path / place / "configs" / "nano.yaml").write_text("steps: 1\n")
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path / "work")
-    assert paths.local("configs/nano.yaml") == Path("configs/nano.yaml")
+    assert paths.resolve_existing("configs/nano.yaml") == Path("configs/nano.yaml")
     (tmp_path / "work" / "configs" / "nano.yaml").unlink()
-    assert paths.local("configs/nano.yaml") == tmp_path / "home" / "configs" / "nano.yaml"
+    assert paths.resolve_existing("configs/nano.yaml") == tmp_path / "home" / "configs" / "nano.yaml"
 
 
 def test_runs_go_below_the_working_folder_its_clone_or_the_named_home(

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md names only what there is: dials, verbs, alarms and pages."""
+"""docs/troubleshooting.md names only what there is: options, verbs, alarms and pages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def page(root: Path) -> str:
     return (root / "docs/troubleshooting.md").read_text(encoding="utf-8")
 
 
-def test_every_dial_it_names_exists_and_every_value_fits(page: str) -> None:
+def test_every_option_it_names_exists_and_every_value_fits(page: str) -> None:
     named = re.findall(r"`([a-z]+\.[a-z_]+)(=[^`]+)?`", page)
-    dials = [(key, value) for key, value in named if key.split(".")[0] in config.sections()]
-    assert len(dials) > 10
-    for key, value in dials:
+    options = [(key, value) for key, value in named if key.split(".")[0] in config.sections()]
+    assert len(options) > 10
+    for key, value in options:
         assert key in config.options(), key
         if value:
             config.load("nano", [key + value])

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, Outcome, SandboxUnavailable, Status, boundary, pool
-from azr_mlx.executor.slots import Folder, Slot
+from azr_mlx.executor.slots import Folder, SlotHandle
 from tests.executor.conftest import job
 from tests.executor.test_without_namespaces import as_ordinary_user
 from tests.executor.world import children, descriptors, family, processes, settle
@@ -267,7 +267,7 @@ def test_a_zygote_that_runs_short_is_replaced_and_says_of_what(root: Path) -> No
 def internals() -> Iterator[tuple[str, Any, str]]:
     """Everything below the public methods: (name for the reader, owner, attribute)."""
     outside = {"_begin", "_loop", "_end", "_abandon"}  # the frame that the guards themselves are made of
-    for owner in (Executor, Slot, Folder):
+    for owner in (Executor, SlotHandle, Folder):
         for name, member in vars(owner).items():
             public = owner is Executor and not name.startswith("_")
             if inspect.isfunction(member) and not public and not name.startswith("__") and name not in outside:

@@ -95,17 +95,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def load(models: dict[str, Path]):
-    """Load a policy on one of the tiny models; keywords replace dials, as in load("qwen2", lr=1e-2)."""
+    """Load a policy on one of the tiny models; keywords replace options, as in load("qwen2", lr=1e-2)."""
 
-    def make(name: str = "qwen3", *, seed: int = 0, total_steps: int = 100, adapter: Path | None = None, **dials):
+    def make(name: str = "qwen3", *, seed: int = 0, total_steps: int = 100, adapter: Path | None = None, **options):
         def pick(kind: type, **defaults: object) -> object:
             names = kind.__dataclass_fields__
-            return kind(**{**defaults, **{k: v for k, v in dials.items() if k in names}})
+            return kind(**{**defaults, **{k: v for k, v in options.items() if k in names}})
 
         known = {n for kind in (config.ModelConfig, config.LoraConfig, config.OptimConfig,
                                config.SamplingConfig, config.LossConfig)
                  for n in kind.__dataclass_fields__}  # fmt: skip
-        assert dials.keys() <= known, dials.keys() - known
+        assert options.keys() <= known, options.keys() - known
         return Policy.load(
             pick(config.ModelConfig, id=str(models[name]), style="compact", group_size=32),
             pick(config.LoraConfig, rank=4),

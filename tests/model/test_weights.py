@@ -27,8 +27,8 @@ def copy(plain: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(plain, tmp_path / "model"))
 
 
-def load(folder: object, **dials: object):
-    return weights.open_model(config.ModelConfig(id=str(folder), group_size=32, **dials), device.prepare())
+def load(folder: object, **options: object):
+    return weights.open_model(config.ModelConfig(id=str(folder), group_size=32, **options), device.prepare())
 
 
 def logits(network, tokens: tuple[int, ...] = (1, 2, 3)) -> mx.array:

@@ -42,10 +42,10 @@ PLAYED = (Kind.DEDUCTION, Kind.ABDUCTION, Kind.INDUCTION)  # as in the nano conf
 REASONS = ("syntax error", "exception", "duplicate", "ignores its arguments", "bad input", "repeated inputs", "timeout")
 
 
-def make_run(folder: Path, steps: int = 30, *, hostile: bool = False, seed: int = 0, **dials: Any) -> Path:
-    """A finished run of `steps` steps. `dials` replace top-level fields of the nano configuration."""
+def make_run(folder: Path, steps: int = 30, *, hostile: bool = False, seed: int = 0, **options: Any) -> Path:
+    """A finished run of `steps` steps. `options` replace top-level fields of the nano configuration."""
     rng = random.Random(seed)
-    settings = replace(config.load("nano"), name=folder.name, steps=steps, seed=seed, **dials)
+    settings = replace(config.load("nano"), name=folder.name, steps=steps, seed=seed, **options)
     (folder / "rollouts").mkdir(parents=True)
     (folder / "config.yaml").write_text(config.dump(settings))
     versions = {"azr_mlx": "0.1.0", "python": "3.11.7", "mlx": "0.32.4", "device": "Apple M4 Max"}

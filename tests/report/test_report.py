@@ -163,7 +163,7 @@ def test_500_steps_stay_under_20_megabytes(tmp_path: Path) -> None:
 
 def test_a_run_without_a_single_step_has_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(config.dump(config.load("nano")))
-    assert "no steps to tell of yet" in report.write(tmp_path).read_text()
+    assert "no steps to show yet" in report.write(tmp_path).read_text()
 
 
 def test_half_lines_missing_files_and_rubbish_are_lived_with(finished: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_half_lines_missing_files_and_rubbish_are_lived_with(finished: Path, tmp
     (run / "rollouts" / "step-000007.jsonl").write_text('[1, 2]\nnull\n{"role": "propose"}\n{"kind": "x", "task": 3}\n')
     (run / "probe.json").write_text('{"before": {}, "after": 3}')
     (run / "versions.json").write_bytes(b"\xff\xfe")
-    (run / "config.yaml").write_text("no_such_dial: 1\n")
+    (run / "config.yaml").write_text("no_such_option: 1\n")
     (run / "timings.jsonl").unlink()
     text = report.write(run).read_text(encoding="utf-8")
     assert "Does it get better?" in text

@@ -73,10 +73,10 @@ def test_what_a_model_writes_cannot_steer_the_terminal() -> None:
 
 def test_it_tells_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    told: list[tuple[Step, module.Example]] = []
+    told: list[tuple[Step, module.DemoTask]] = []
     tell = module._tell
 
-    def watched(say: module.Print, settings: config.Config, step: Step, example: module.Example) -> None:
+    def watched(say: module.Print, settings: config.Config, step: Step, example: module.DemoTask) -> None:
         told.append((step, example))
         tell(say, settings, step, example)
 

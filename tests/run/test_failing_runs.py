@@ -24,7 +24,7 @@ SMALL = (
     "tracking.report=false", "optim.warmup_steps=0",
 )  # fmt: skip
 
-# what is wrong -> the steps that it takes to show, the dials that do it, the alarms that may then be up (one must be)
+# what is wrong -> the steps that it takes to show, the options that do it, the alarms that may then be up (one must be)
 WRONG = {
     "the learning rate is far too high": (
         20, ("optim.lr=0.03",),
@@ -58,9 +58,9 @@ cli.main()
 """
 
 
-def alarms(run: Path, steps: int, dials: tuple[str, ...], program: tuple[str, ...] = ("-m", "azr_mlx")) -> set[str]:
+def alarms(run: Path, steps: int, options: tuple[str, ...], program: tuple[str, ...] = ("-m", "azr_mlx")) -> set[str]:
     """The alarms that were up at any step of a run of the nano preset."""
-    words = [word for dial in (*SMALL, *dials) for word in ("--set", dial)]
+    words = [word for option in (*SMALL, *options) for word in ("--set", option)]
     command = [sys.executable, *program, "train", "--config", "nano", "--run-dir", str(run), *words]
     subprocess.run([*command, "--steps", str(steps)], cwd=ROOT, check=True, capture_output=True, timeout=280)
     rows = run_data.read(run).rows
@@ -69,14 +69,14 @@ def alarms(run: Path, steps: int, dials: tuple[str, ...], program: tuple[str, ..
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_run_made_to_fail_says_why(tmp_path: Path, what: str) -> None:
-    steps, dials, expected = WRONG[what]
-    raised = alarms(tmp_path / "run", steps, dials)
+    steps, options, expected = WRONG[what]
+    raised = alarms(tmp_path / "run", steps, options)
     assert raised & expected, raised
 
 
 def test_a_run_whose_programs_never_end_says_so(tmp_path: Path) -> None:
-    dials = ("batch.proposals=32", "executor.wall_seconds=0.1", "buffer.seed_rounds=0")
-    assert "programs run out of time" in alarms(tmp_path / "run", 5, dials, ("-c", ENDLESS))
+    options = ("batch.proposals=32", "executor.wall_seconds=0.1", "buffer.seed_rounds=0")
+    assert "programs run out of time" in alarms(tmp_path / "run", 5, options, ("-c", ENDLESS))
 
 
 # Stands for a machine that runs out of disk for good while it trains: slots die, and no other can be started.
@@ -108,7 +108,7 @@ raise SystemExit(cli.main())
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
 def test_a_run_whose_executor_fails_for_good_is_saved_and_ends_in_one_line(tmp_path: Path) -> None:
-    words = [word for dial in (*SMALL, "buffer.seed_size=6") for word in ("--set", dial)]
+    words = [word for option in (*SMALL, "buffer.seed_size=6") for word in ("--set", option)]
     command = ["train", "--config", "nano", "--run-dir", str(tmp_path / "run"), *words, "--steps", "4"]
     done = subprocess.run([sys.executable, "-c", FULL, *command], cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -17,7 +17,7 @@ from azr_mlx import config
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import Executor, Job, rules
 from azr_mlx.run import held_out_tasks
-from azr_mlx.run.held_out import HeldOut, HeldOutTasks, Score, compare, compare_bands
+from azr_mlx.run.held_out import HeldOut, HeldOutScore, HeldOutTasks, compare, compare_bands
 from azr_mlx.run.held_out_tasks import BUILT_IN, guess_rates, tasks_for
 from azr_mlx.run.metrics import METRICS
 from azr_mlx.selfplay.task_buffer import Buffer, program_key
@@ -211,8 +211,8 @@ def test_guesses_are_judged_by_python(executor: Executor) -> None:
 # Scores by band -------------------------------------------------------------------------------------------------------
 
 
-def score(rates: list[float], bands: list[int]) -> Score:
-    return Score({Kind.DEDUCTION: rates}, {Kind.DEDUCTION: rates}, {Kind.DEDUCTION: bands})
+def score(rates: list[float], bands: list[int]) -> HeldOutScore:
+    return HeldOutScore({Kind.DEDUCTION: rates}, {Kind.DEDUCTION: rates}, {Kind.DEDUCTION: bands})
 
 
 def test_a_score_by_band_is_the_mean_of_its_tasks_and_has_known_names() -> None:
@@ -224,10 +224,10 @@ def test_a_score_by_band_is_the_mean_of_its_tasks_and_has_known_names() -> None:
 
 def test_a_score_survives_its_state_and_an_old_state_has_no_bands() -> None:
     found = score([1, 0], [1, 2])
-    assert Score.from_state(json.loads(json.dumps(found.state()))) == found
+    assert HeldOutScore.from_state(json.loads(json.dumps(found.state()))) == found
     old = {"greedy": {"deduction": [1.0]}, "sampled": {"deduction": [0.5]}}
-    assert Score.from_state(old).state() == old
-    assert Score.from_state(old).band_numbers() == []
+    assert HeldOutScore.from_state(old).state() == old
+    assert HeldOutScore.from_state(old).band_numbers() == []
 
 
 def test_bands_are_compared_task_by_task() -> None:
@@ -248,9 +248,9 @@ class Timed(HeldOut):
 
     now = 0.0
 
-    def measure(self) -> Score:
+    def measure(self) -> HeldOutScore:
         Timed.now += len(self.tasks)
-        return Score({}, {})
+        return HeldOutScore({}, {})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ SMALL = [
     "checkpoint.every=1",
     "checkpoint.keep=10", "minutes=0", "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
 ]  # fmt: skip
-WORDS = [word for dial in SMALL for word in ("--set", dial)]
+WORDS = [word for option in SMALL for word in ("--set", option)]
 
 
 def start(folder: Path, *more: str, steps: int = STEPS) -> subprocess.Popen[str]:

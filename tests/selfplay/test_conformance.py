@@ -37,9 +37,9 @@ def rollout(prompt: Prompt, text: str) -> Rollout:
     return Rollout(prompt, (), Completion((), (), text, Stop.EOS))
 
 
-def scored_proposal(given: dict, dials: config.RewardConfig) -> float:
+def scored_proposal(given: dict, settings: config.RewardConfig) -> float:
     rate = given.get("solver_correct", 0) / given.get("n", 8)
-    return propose_reward(Verdict(given["format_ok"] and given["task_valid"], True, "ok"), rate, dials)
+    return propose_reward(Verdict(given["format_ok"] and given["task_valid"], True, "ok"), rate, settings)
 
 
 def parsed(parse, *arguments):

@@ -38,8 +38,8 @@ def says(prompt: Prompt, text: str) -> Rollout:
     return Rollout(prompt, (), Completion((), (), text.removeprefix(prompt.opening), Stop.EOS))
 
 
-def propose(executor: Executor, program: str, given: str, kind: Kind = Kind.DEDUCTION, **dials):
-    proposer = Proposer(STYLE, executor, config.TasksConfig(**dials))
+def propose(executor: Executor, program: str, given: str, kind: Kind = Kind.DEDUCTION, **settings):
+    proposer = Proposer(STYLE, executor, config.TasksConfig(**settings))
     reply = f"```python\n{program}\n```\n```input\n{given}\n```\n"
     return proposer.judge(says(STYLE.propose(kind, ()), reply), step=3)()
 
@@ -86,7 +86,7 @@ def test_what_is_no_task_has_a_reason(executor, program, given, why):
 
 
 @pytest.mark.parametrize(
-    ("program", "dials"),
+    ("program", "settings"),
     [
         ("def f(x):\n    return complex(x, 1e999)", {}),
         ("def f(x):\n    v = -x\n    for _ in range(100):\n        v = [v]\n    return v", {}),
@@ -96,9 +96,9 @@ def test_what_is_no_task_has_a_reason(executor, program, given, why):
         ),
     ],
 )
-def test_an_output_whose_text_cannot_be_read_back_makes_no_task(executor, program, dials):
+def test_an_output_whose_text_cannot_be_read_back_makes_no_task(executor, program, settings):
     assert rules.check_program(program) is None
-    assert propose(executor, program, "1", **dials).why == "output is no literal"
+    assert propose(executor, program, "1", **settings).why == "output is no literal"
 
 
 def frame(*encodings: bytes) -> str:

@@ -34,8 +34,8 @@ def test_the_paper_gives_nothing_at_both_ends():
 
 
 def test_variance_pays_best_in_the_middle():
-    dials = config.RewardConfig(learnability="variance")
-    assert learnability(0.5, dials) == 1.0 > learnability(0.25, dials) == 0.75
+    settings = config.RewardConfig(learnability="variance")
+    assert learnability(0.5, settings) == 1.0 > learnability(0.25, settings) == 0.75
 
 
 def test_an_invalid_proposal_is_malformed_whatever_its_rate():
@@ -58,9 +58,9 @@ def test_long_rollouts_weigh_more_in_the_baseline():
 
 
 def test_a_set_counted_by_rollouts_ignores_length():
-    dials = config.AdvantageConfig(per="rollout", small_set=0, divide_by_std=False)
+    settings = config.AdvantageConfig(per="rollout", small_set=0, divide_by_std=False)
     long_and_short = [scored(1.0, 100, prompt="a"), scored(0.0, 1, prompt="b")]
-    assert advantages(long_and_short, dials, Running()) == [0.5, -0.5]
+    assert advantages(long_and_short, settings, Running()) == [0.5, -0.5]
 
 
 def test_equal_rewards_have_no_advantage():
@@ -68,14 +68,14 @@ def test_equal_rewards_have_no_advantage():
 
 
 def test_kinds_and_roles_are_never_compared_with_each_other():
-    dials = config.AdvantageConfig(small_set=0, divide_by_std=False)
+    settings = config.AdvantageConfig(small_set=0, divide_by_std=False)
     rows = [
         scored(reward, role=role, kind=kind, prompt=f"{i}")
         for role in Role
         for kind in Kind
         for i, reward in enumerate((0.0, 1.0))
     ]
-    assert advantages(rows, dials, Running()) == [-0.5, 0.5] * len(Role) * len(Kind)
+    assert advantages(rows, settings, Running()) == [-0.5, 0.5] * len(Role) * len(Kind)
 
 
 def test_attempts_are_compared_with_attempts_of_the_same_task():
@@ -85,10 +85,10 @@ def test_attempts_are_compared_with_attempts_of_the_same_task():
 
 
 def test_a_small_set_is_compared_with_the_past():
-    dials, running = config.AdvantageConfig(divide_by_std=False, small_set=8, decay=0.9), Running()
-    advantages([scored(0.0, prompt=str(i)) for i in range(8)], dials, running)
+    settings, running = config.AdvantageConfig(divide_by_std=False, small_set=8, decay=0.9), Running()
+    advantages([scored(0.0, prompt=str(i)) for i in range(8)], settings, running)
     # The running mean is .9 * 0 + .1 * 1 = .1; a set of one would be its own mean.
-    assert advantages([scored(1.0)], dials, running) == pytest.approx([0.9])
+    assert advantages([scored(1.0)], settings, running) == pytest.approx([0.9])
 
 
 def test_positive_only_keeps_no_blame():

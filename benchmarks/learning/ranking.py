@@ -1,7 +1,7 @@
 """The order of many conditions after equal steps: who learned most, and which differences are more than chance.
 
     python benchmarks/learning/run.py default solver-only rank-4 --seeds 0 1 --steps 100 --probe-every 50
-    python benchmarks/learning/standings.py logs/learning --at 100
+    python benchmarks/learning/ranking.py logs/learning --at 100
 
 Takes every run folder `<condition>-<seed>` that was probed at that step: longer runs too, and any number of seeds.
 Minutes depend on what else the machine did; the thousands of solver rollouts beside them do not.

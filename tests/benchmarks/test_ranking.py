@@ -11,11 +11,11 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "learning"
 sys.path.insert(0, str(FOLDER))
 run = pytest.importorskip("run", reason="a sdist without benchmarks/")
-replies, standings = (pytest.importorskip(name) for name in ("replies", "standings"))
+replies, ranking = (pytest.importorskip(name) for name in ("replies", "ranking"))
 
 
 def test_the_deviation_is_that_within_the_conditions() -> None:
-    assert standings.pooled([[1, 3], [10, 14], [7]]) == (pytest.approx(5**0.5), 2)
+    assert ranking.pooled([[1, 3], [10, 14], [7]]) == (pytest.approx(5**0.5), 2)
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (9, 2.262), (10, 2.228), (20, 2.086), (120, 1.980)])
@@ -25,17 +25,17 @@ def test_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> Non
 
 def test_a_difference_is_marked_when_its_interval_leaves_zero_out() -> None:
     # half = 2.228 * 1 * sqrt(1/1 + 1/4) = 2.49
-    assert standings.beside([12.6], [10, 10, 10, 10], 1.0, 10) == "+2.6 ± 2.5 *"
-    assert standings.beside([12.4], [10, 10, 10, 10], 1.0, 10) == "+2.4 ± 2.5"
+    assert ranking.beside([12.6], [10, 10, 10, 10], 1.0, 10) == "+2.6 ± 2.5 *"
+    assert ranking.beside([12.4], [10, 10, 10, 10], 1.0, 10) == "+2.4 ± 2.5"
 
 
 def test_one_seed_each_has_no_interval() -> None:
-    assert standings.beside([12.0], [10.0], *standings.pooled([[12.0], [10.0]])) == "+2.0"
+    assert ranking.beside([12.0], [10.0], *ranking.pooled([[12.0], [10.0]])) == "+2.0"
 
 
 def test_the_best_condition_stands_first_and_one_seed_borrows_its_interval() -> None:
     runs = {"default": [(46.0, 50.0, 4.0, 20.0), (48.0, 52.0, 6.0, 30.0)], "rank-4": [(60.0, 51.0, 5.0, 25.0)]}
-    lines = standings.table(runs, "default", 100).splitlines()
+    lines = ranking.table(runs, "default", 100).splitlines()
     # the deviation is 2**0.5 with one degree of freedom: half = 12.71 * 2**0.5 * (1 + 1/2)**0.5 = 22.0
     assert lines[2].startswith("| `rank-4`")
     assert "| 60.0 | +13.0 ± 22.0 | 51.0 | +0.0 ± 22.0 |" in lines[2]

@@ -1,6 +1,6 @@
 """How finished runs answer held-out deductions: at once, or worked out line by line first, and which is right.
 
-    python benchmarks/learning/habits.py logs/learning/default-0 logs/learning/default-1
+    python benchmarks/learning/response_style.py logs/learning/default-0 logs/learning/default-1
 
 One table in Markdown, means over the runs: the model before training, and with the adapters of the last checkpoints.
 Tasks are the probe's, eight answers to each at temperature 1. An answer that begins with its fence was given at once.
