@@ -96,7 +96,8 @@ COVERED: dict[str, tuple[str, tuple[str, ...]]] = {
     "planner/machine.py here": (
         "chip, memory and wired limit by sysctl", ("CI macos: Plan for this Mac",)),
     "planner/machine.py mac_here": (
-        "the same, without importing MLX", (f"{LADDER}::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
+        "the same, without importing MLX",
+        (f"{LADDER}::test_a_mac_whose_chip_is_not_in_the_table_is_taken_for_a_lesser_one",)),
     "run/wakefulness.py awake": (
         "`caffeinate` beside the run",
         ("tests/run/test_wakefulness.py::test_the_tool_runs_as_long_as_the_run", "CI macos: Two steps of training")),
