@@ -62,7 +62,8 @@ def test_every_python_that_the_package_names_is_tested_on_both_systems() -> None
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_may_only_read_and_ends(path: Path) -> None:
     workflow = read(path)
-    assert workflow["permissions"] == {"contents": "read"}
+    # A job that publishes asks for its own right, and the workflow then gives none.
+    assert workflow["permissions"] in ({}, {"contents": "read"})
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
 
 
