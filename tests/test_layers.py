@@ -139,3 +139,14 @@ def test_importing_the_environment_and_the_command_line_does_not_load_mlx() -> N
 def test_no_file_is_named_for_what_it_is_not() -> None:
     vague = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
     assert not [path for path in PACKAGE.rglob("*.py") if path.stem in vague]
+
+
+def test_a_public_class_name_has_one_meaning() -> None:
+    """A protocol may share its name with the class that fulfils it; a command's module with nothing."""
+    where: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                protocol = any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+                where.setdefault(node.name, []).extend([] if protocol else [module])
+    assert {name: places for name, places in where.items() if len(places) > 1} == {}

@@ -133,22 +133,22 @@ def outer_profile(given: Mapping[str, str], scope: str) -> str:
     )
 
 
-class Refused(OSError):
+class ProfileRefused(OSError):
     """This system does not let the process into the sandbox."""
 
 
 def _entry() -> object:
-    """The C function. Raises Refused where there is none."""
+    """The C function. Raises ProfileRefused where there is none."""
     for name in (None, _LIBRARY):
         try:
             return ctypes.CDLL(name, use_errno=True).sandbox_init_with_parameters
         except (OSError, AttributeError):
             continue
-    raise Refused("this system has no sandbox_init_with_parameters")
+    raise ProfileRefused("this system has no sandbox_init_with_parameters")
 
 
 def enter(text: str, given: Mapping[str, str]) -> None:
-    """Confine this process and all that it forks, for ever. Raises Refused with what the system says."""
+    """Confine this process and all that it forks, for ever. Raises ProfileRefused with what the system says."""
     function: ctypes._NamedFuncPointer = _entry()  # type: ignore[assignment]
     function.argtypes = [
         ctypes.c_char_p,
@@ -162,13 +162,13 @@ def enter(text: str, given: Mapping[str, str]) -> None:
     said = ctypes.c_char_p()
     if function(text.encode(), 0, parameters, ctypes.byref(said)) != 0:
         reason = (said.value or b"").decode("utf-8", "replace").strip()
-        raise Refused(reason or os.strerror(ctypes.get_errno()))
+        raise ProfileRefused(reason or os.strerror(ctypes.get_errno()))
 
 
 def confine(given: Mapping[str, str]) -> str:
     """Enter the narrowest profile that this system accepts and under which a parent can still end its child.
 
-    Returns the scope it has. Raises Refused. Each candidate is first entered by a forked copy, because there is no way
+    Returns the scope it has. Raises ProfileRefused. Each candidate is first entered by a forked copy, because there is no way
     back out of one.
     """
     _entry()
@@ -185,14 +185,14 @@ def confine(given: Mapping[str, str]) -> str:
             if not unknown:
                 break
             without |= unknown
-    raise Refused(trouble)
+    raise ProfileRefused(trouble)
 
 
 def can_enter() -> bool:
     """Whether this system has the function at all, not whether it lets this process in."""
     try:
         _entry()
-    except Refused:
+    except ProfileRefused:
         return False
     return True
 

@@ -250,7 +250,7 @@ def test_entering_hands_over_the_profile_with_its_parameters(monkeypatch: pytest
 
 def test_a_refusal_says_what_the_system_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: FakeLibrary(b"unbound variable: file-write-acl"))
-    with pytest.raises(seatbelt.Refused, match="file-write-acl"):
+    with pytest.raises(seatbelt.ProfileRefused, match="file-write-acl"):
         seatbelt.enter("(version 1)", {})
 
 
@@ -263,7 +263,7 @@ def test_a_profile_without_a_name_is_tried_when_the_name_is_unknown(
 
     def enter(text: str, given: Mapping[str, str]) -> None:
         if unknown in text:
-            raise seatbelt.Refused(f"unbound variable: {unknown}")
+            raise seatbelt.ProfileRefused(f"unbound variable: {unknown}")
         entered.append(text)
 
     monkeypatch.setattr(seatbelt, "enter", enter)
@@ -275,15 +275,15 @@ def test_a_profile_without_a_name_is_tried_when_the_name_is_unknown(
 
 def test_when_every_profile_is_refused_the_last_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def enter(text: str, given: Mapping[str, str]) -> None:
-        raise seatbelt.Refused("Operation not permitted")
+        raise seatbelt.ProfileRefused("Operation not permitted")
 
     monkeypatch.setattr(seatbelt, "enter", enter)
     monkeypatch.setattr(seatbelt, "_entry", lambda: None)
-    with pytest.raises(seatbelt.Refused, match="Operation not permitted"):
+    with pytest.raises(seatbelt.ProfileRefused, match="Operation not permitted"):
         seatbelt.confine(LAYOUTS[0].given())
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="is about the other systems")
 def test_another_system_has_no_entry() -> None:
-    with pytest.raises(seatbelt.Refused, match="no sandbox_init_with_parameters"):
+    with pytest.raises(seatbelt.ProfileRefused, match="no sandbox_init_with_parameters"):
         seatbelt.confine(LAYOUTS[0].given())
