@@ -168,8 +168,8 @@ def enter(text: str, given: Mapping[str, str]) -> None:
 def confine(given: Mapping[str, str]) -> str:
     """Enter the narrowest profile that this system accepts and under which a parent can still end its child.
 
-    Returns the scope it has. Raises ProfileRefused. Each candidate is first entered by a forked copy, because there is no way
-    back out of one.
+    Returns the scope it has. Raises ProfileRefused. Each candidate is first entered by a forked copy, because there is
+    no way back out of one.
     """
     _entry()
     without: set[str] = set()
