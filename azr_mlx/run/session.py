@@ -220,18 +220,20 @@ class Session:
 
     def evaluate(self) -> dict[str, float]:
         """In-run evaluation of the policy before the next step, when it is due; its metrics. Keeps the best policy."""
-        every, step = self.settings.evaluation.every, self.state.step
-        if not (self.held_out.tasks and every and step and step % every == 0):
-            return {}
-        score = self.held_out.measure()
-        scores = score.row()
-        self.tracker.print(score.line(f"after {step} steps"))
-        if self.settings.evaluation.bench:
+        settings, step, scores = self.settings.evaluation, self.state.step, dict[str, float]()
+        if not (settings.every and step and step % settings.every == 0):
+            return scores
+        if self.held_out.tasks:
+            score = self.held_out.measure()
+            scores |= score.row()
+            self.tracker.print(score.line(f"after {step} steps"))
+        if settings.bench:
             from azr_mlx.evaluation.run import evaluate_slice
 
-            bench, few = self.settings.evaluation.bench, self.settings.evaluation.bench_limit
-            scores |= evaluate_slice(self.policy, self.executor, bench, few, model=self.settings.model.id)
-        self.keep_best(score)
+            model = self.settings.model.id
+            scores |= evaluate_slice(self.policy, self.executor, settings.bench, settings.bench_limit, model=model)
+        if self.held_out.tasks:
+            self.keep_best(score)
         return scores
 
     def log(self, step: Step, scores: dict[str, float]) -> None:
