@@ -31,6 +31,24 @@ SHAPES: dict[str, dict[str, Any]] = {
         "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28,
         "num_key_value_heads": 4, "rope_theta": 1e6, "tie_word_embeddings": False, "vocab_size": 152_064,
     },
+    "qwen2.5-coder-0.5b-instruct": QWEN2 | {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "rope_theta": 1e6, "tie_word_embeddings": True,
+    },
+    "qwen2.5-coder-1.5b-instruct": QWEN2 | {
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "rope_theta": 1e6, "tie_word_embeddings": True,
+    },
+    "qwen3-0.6b": QWEN2 | {
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024, "intermediate_size": 3072,
+        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+        "rope_theta": 1e6, "tie_word_embeddings": True, "max_position_embeddings": 40_960, "attention_bias": False,
+    },
+    "qwen3-1.7b": QWEN2 | {
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 2048, "intermediate_size": 6144,
+        "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+        "rope_theta": 1e6, "tie_word_embeddings": True, "max_position_embeddings": 40_960, "attention_bias": False,
+    },
     "qwen3-4b": QWEN2 | {
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_size": 2560, "intermediate_size": 9728,
         "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
@@ -42,7 +60,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # Parameters of the dense model in thousands of millions, as its card gives them.
-BILLIONS = {"qwen2.5-coder-3b": 3.09, "qwen2.5-coder-7b": 7.61, "qwen3-4b": 4.02, "qwen1.5-4b": 3.95}
+BILLIONS = {
+    "qwen2.5-coder-0.5b-instruct": 0.49, "qwen2.5-coder-1.5b-instruct": 1.54, "qwen2.5-coder-3b": 3.09,
+    "qwen2.5-coder-7b": 7.61, "qwen3-0.6b": 0.60, "qwen3-1.7b": 1.72, "qwen3-4b": 4.02, "qwen1.5-4b": 3.95,
+}  # fmt: skip
 PROJECTIONS = {
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
@@ -151,8 +172,6 @@ def _plain(block: nn.Module) -> Any:
 def test_every_preset_names_a_model_that_the_shapes_above_or_the_repository_hold(name: str, root: Path) -> None:
     model = config.load(name).model
     local = root / model.id
-    assert (local / "config.json").is_file() or any(
-        part in model.id for part in ("Qwen2.5-Coder-3B", "Qwen2.5-Coder-7B", "Qwen3-4B", "Qwen1.5-4B")
-    )
+    assert (local / "config.json").is_file() or any(part.lower() in model.id.lower() for part in SHAPES)
     if (local / "config.json").is_file():
         assert json.loads((local / "config.json").read_text())["model_type"] == "qwen3"
