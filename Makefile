@@ -82,8 +82,8 @@ test: $(DEV) ## Run the tests [ARGS="-k name"]
 test-slow: $(DEV) ## Run the slow tests too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-hf-check: $(HF) ## Load what export writes in transformers, torch and peft [TORCH=torch==2.13.0]
-	@$(BIN)/python -m pytest -m "slow or not slow" tests/export $(ARGS)
+hf-check: $(HF) ## Compare models and exports with transformers, torch and peft [TORCH=torch==2.13.0]
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/export tests/model/test_rope.py $(ARGS)
 
 lint: $(DEV) ## Check format, style and types
 	@$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any
 
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError
-from azr_mlx.model import device
+from azr_mlx.model import device, rope
 
 CACHE_VARIABLE = "AZR_CACHE"
 # Weights, configuration, tokenizer, chat template, and the card that names the licence. No code, no pickles.
@@ -161,21 +162,47 @@ def tensors(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def settled(folder: Path) -> dict[str, Any]:
-    """What the configuration of a folder leaves unsaid or says in a place that mlx_lm does not read.
+    """What the configuration of a folder leaves unsaid or says in a place or a form that mlx_lm does not read.
 
-    transformers 5 moves `rope_theta` into `rope_parameters` and drops `tie_word_embeddings` when it has its default,
-    which differs between the two libraries (false there, true for Qwen 2 in mlx_lm). The weights decide the latter: a
-    model with an own output matrix is not tied.
+    Position embeddings: see rope.py. transformers 5 also drops `tie_word_embeddings` when it has its default, which
+    differs between the two libraries (false there, true for Qwen 2 in mlx_lm). The weights decide that: a model with an
+    own output matrix is not tied. Raises rope.UnknownRope.
     """
-    settings = _read_json(folder / "config.json")
+    settings = read_config(folder)
     changes: dict[str, Any] = {}
-    rope = settings.get("rope_parameters")
-    if "rope_theta" not in settings and isinstance(rope, Mapping) and "rope_theta" in rope:
-        changes["rope_theta"] = rope["rope_theta"]
-    if "tie_word_embeddings" not in settings and "text_config" not in settings:
-        names = {name for path in folder.glob("model*.safetensors") for name in tensors(path)}
-        changes["tie_word_embeddings"] = "lm_head.weight" not in names
-    return changes
+    if "text_config" not in settings:
+        changes |= rope.for_reading(settings, _readable(settings), str(folder / "config.json"))
+    return changes | _tying(settings, folder)
+
+
+def written_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder, complete, as transformers 4 and 5 and mlx_lm read it. Raises rope.UnknownRope."""
+    settings = read_config(folder)
+    if "text_config" in settings:
+        return settings
+    return rope.for_writing(settings, str(folder / "config.json")) | _tying(settings, folder)
+
+
+def _tying(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if "tie_word_embeddings" in settings or "text_config" in settings:
+        return {}
+    names = {name for path in folder.glob("model*.safetensors") for name in tensors(path)}
+    return {"tie_word_embeddings": "lm_head.weight" not in names}
+
+
+def _readable(settings: Mapping[str, Any]) -> set[str]:
+    """The names that mlx_lm's class of this model takes from a configuration. Raises AzrError for an unknown model."""
+    from mlx_lm.utils import _get_classes
+
+    try:
+        return set(inspect.signature(_get_classes(dict(settings))[1]).parameters)
+    except (ValueError, KeyError) as error:
+        raise AzrError(f"not a model that mlx_lm can build: {first_line(error)}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises ModelNotFound."""
+    return _read_json(folder / "config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -281,15 +308,15 @@ def _quantized(model: config.ModelConfig, folder: Path) -> tuple[Any, dict[str, 
 def quantized_folder(model: config.ModelConfig, folder: Path) -> Path | None:
     """Where the quantized form of a full-precision folder is or would be kept; None when it is not (small, packed).
 
-    The name holds a digest of the quantization and of every weight file's name, size and time (the hub's snapshot
-    links to files named by their hash), so that other weights never pass for these.
+    The name holds a digest of the quantization, the configuration and every weight file's name, size and time (the
+    hub's snapshot links to files named by their hash), so that another model never passes for this one.
     """
     settings = _read_json(folder / "config.json")
     files = sorted(folder.glob("model*.safetensors"))
     if "quantization" in settings or sum(path.stat().st_size for path in files) < SMALL:
         return None
     blobs = [(path.name, path.stat().st_size, path.resolve().name, path.stat().st_mtime_ns) for path in files]
-    what = json.dumps([str(folder.resolve()), blobs, model.bits, model.group_size, model.mode])
+    what = json.dumps([str(folder.resolve()), blobs, settings, model.bits, model.group_size, model.mode])
     name = re.sub(r"[^\w.-]+", "--", model.id.strip("./~")).strip("-")
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]
     return cache() / "quantized" / f"{name}-{model.bits}bit-{model.mode}-{model.group_size}-{digest}"
@@ -338,7 +365,8 @@ def _keep_quantized(
         if len(shards) > 1:
             listing = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
             (fresh / "model.safetensors.index.json").write_text(json.dumps(listing, indent=2) + "\n")
-        written = dict(settings) | {"quantization_config": settings["quantization"]}
+        packed = {"quantization": settings["quantization"], "quantization_config": settings["quantization"]}
+        written = written_config(folder) | packed
         (fresh / "config.json").write_text(json.dumps(written, indent=2) + "\n")
         copy_files(folder, fresh, (*TOKENIZER_FILES, "generation_config.json", "README.md", "LICENSE*"))
         with contextlib.suppress(OSError):  # another process was as quick: what it wrote is the same
