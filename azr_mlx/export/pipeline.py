@@ -27,7 +27,7 @@ from azr_mlx.export.formats import DTYPES, FORMATS, ExportedFolder
 from azr_mlx.export.fused import fused_tensors, write_fused
 from azr_mlx.export.peft import write_peft
 from azr_mlx.export.source import AdapterSource, running_policy
-from azr_mlx.export.verify import LEAST_COSINE, Check, check_folders, check_rows
+from azr_mlx.export.verify import LEAST_COSINE, Check, Foreign, check_folders, check_rows
 from azr_mlx.files import sha256, sync
 from azr_mlx.model import weights
 
@@ -122,6 +122,11 @@ def _refuse_lost(checks: Mapping[str, Check], dtype: str) -> None:
     if not lost:
         return
     name, found = next(iter(lost.items()))
+    if isinstance(found.foreign, Foreign) and not found.foreign.good:
+        raise AzrError(
+            f"{name} is another model in transformers than here ({found.foreign}): nothing was written. "
+            "Its config.json says something that one of the two reads otherwise; --format mlx,peft writes adapters only"
+        )
     what = f"{name} in {DTYPES[dtype]}" if name in ("hf", "base") else name
     value = "changes the model" if found.cosine is None else f"keeps {found.cosine:.3f} of the adapter's effect"
     keeping = [f"{other} keeps {c.cosine:.3f}" for other, c in checks.items() if c.good and c.cosine is not None]

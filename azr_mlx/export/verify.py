@@ -7,6 +7,8 @@ adapter's effect that is left, not a distance of weights.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,10 @@ from azr_mlx.model.adapter_config import read_adapter_config
 LEAST_COSINE = 0.99  # least cosine between the logit change of the running policy and that of what was written
 PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 256, 32  # rows of the check, tokens of each, of which the policy's own
 HEAD_ROWS = 32  # positions whose logits are held at once
+# Largest mean KL from what transformers computes of the same files, in float32: rounding gives some 1e-10.
+MOST_FOREIGN_KL = 1e-4
+# Of the memory that MLX does not hold, what the whole model may take there. Here blocks are read one by one.
+FOREIGN_SHARE = 0.5
 
 # For adapters that come without a run, and so without tasks.
 TEXTS = (
@@ -37,6 +43,30 @@ Head = Callable[[Any], Any]  # (T, D) to float32 logits (T, V)
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """How far a written model is from itself in another implementation.
+
+    kl: mean KL(ours || theirs) per token in nats; largest: difference of a logit; agree: share of equal likeliest
+    tokens. name: the implementation with its version.
+    """
+
+    name: str
+    kl: float
+    largest: float
+    agree: float
+
+    @property
+    def good(self) -> bool:
+        return math.isfinite(self.kl + self.largest) and self.kl <= MOST_FOREIGN_KL
+
+    def __str__(self) -> str:
+        return (
+            f"in {self.name} KL {self.kl:.1e}/token, largest logit difference {self.largest:.1e}, "
+            f"{100 * self.agree:.1f} % the same likeliest token"
+        )
+
+
+@dataclass(frozen=True)
 class Check:
     """How far what was written, loaded again, is from the running policy, both computed in float32.
 
@@ -44,6 +74,9 @@ class Check:
     in which it runs (None when that is float32). `cosine` compares the change of the logits that the adapter makes, in
     the policy and in what was written; None when the adapter changes nothing. `effect` is the root mean square of that
     change, `largest` the largest difference of a logit, `agree` the share of positions with the same likeliest token.
+
+    `foreign` is the same model in another implementation; without it all numbers come from ours alone, which may read
+    a configuration wrongly on both sides of the comparison.
     """
 
     prompts: int
@@ -54,17 +87,25 @@ class Check:
     cosine: float | None
     effect: float
     agree: float
+    foreign: Foreign | str = "compared with this package's own implementation only"
 
     @property
     def good(self) -> bool:
         """Whether what was written is the policy. Without an effect to keep, the KL alone decides."""
         if not math.isfinite(self.kl + self.largest):
             return False
+        if isinstance(self.foreign, Foreign) and not self.foreign.good:
+            return False
         return self.cosine >= LEAST_COSINE if self.cosine is not None else self.kl < 1e-2
 
     def words(self) -> str:
         kept = "no effect to keep" if self.cosine is None else f"effect kept {self.cosine:.4f}"
-        return f"KL {self.kl:.1e}/token, largest logit difference {self.largest:.1e}, {kept}"
+        return f"KL {self.kl:.1e}/token, largest logit difference {self.largest:.1e}, {kept}; {self.foreign}"
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers for a manifest; `implementation` says in words what they were compared with."""
+        numbers = {name: getattr(self, name) for name in Check.__dataclass_fields__ if name != "foreign"}
+        return numbers | {"implementation": str(self.foreign)}
 
 
 def check_rows(policy: Any, source: AdapterSource) -> list[tuple[int, ...]]:
@@ -126,6 +167,8 @@ def check_folders(policy: Any, token_rows: Sequence[Sequence[int]], folders: Map
             found = check_states(base, target, written, head, written_head)
             if changed and name != "base":
                 found = replace(found, kl_as_run=check_states(base, as_run, written, head, written_head).kl)
+            if name in ("hf", "base"):
+                found = replace(found, foreign=in_transformers(folder, token_rows, written, written_head))
             checks[name] = found
             del written, written_head
             device.clear_cache()
@@ -164,6 +207,42 @@ def check_states(base: Hidden, running: Hidden, written: Hidden, head: Head, wri
         kl_as_run=None, largest=largest, cosine=cosine, effect=math.sqrt(ours / positions / vocabulary),
         agree=agree / positions,
     )  # fmt: skip
+
+
+def in_transformers(folder: Path, token_rows: Sequence[Sequence[int]], written: Hidden, head: Head) -> Foreign | str:
+    """A written model in transformers, against our hidden states of it; in words why there is no such comparison."""
+    import mlx.core as mx
+
+    ours_only = "compared with this package's own implementation only"
+    if importlib.util.find_spec("torch") is None:
+        return f"{ours_only}: torch is not installed, so that transformers cannot compute"
+    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    needed = size * (1 if settings["dtype"] == "float32" else 2)
+    if needed > FOREIGN_SHARE * device.spare_memory():
+        return f"{ours_only}: the model in float32 takes {needed / 1e9:.1f} GB more than transformers is given"
+    import torch
+    import transformers
+
+    name = f"transformers {transformers.__version__}"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+        return f"{ours_only}: {name} cannot load it: {weights.first_line(error)}"
+    positions, kl, agree, largest = 0, 0.0, 0.0, 0.0
+    for row, states in zip(token_rows, written, strict=True):
+        with torch.no_grad():
+            logits = theirs(torch.tensor([list(row)])).logits[0]
+        for i in range(0, len(row), HEAD_ROWS):
+            ours, other = head(states[i : i + HEAD_ROWS]), mx.array(logits[i : i + HEAD_ROWS].numpy())
+            (log_p, p), (log_q, q) = _distribution(ours), _distribution(other)
+            terms = p * (log_p - log_q) + q - p
+            same = (ours.argmax(-1) == other.argmax(-1)).sum()
+            sums = mx.stack([terms.sum(), same.astype(mx.float32), mx.abs(ours - other).max()]).tolist()
+            kl, agree, largest = kl + sums[0], agree + sums[1], max(largest, sums[2])
+            positions += ours.shape[0]
+    return Foreign(name, max(0.0, kl / positions), largest, agree / positions)
 
 
 def _distribution(logits: Any) -> tuple[Any, Any]:
