@@ -291,7 +291,8 @@ class Policy:
         if self.context is not None and tokens > self.context:
             raise AzrError(
                 f"a prompt and its completion may take {tokens} tokens, but the position embeddings of "
-                f"{self.config.id} change beyond {self.context}: lower sampling.prompt_tokens or the limit of completion tokens"
+                f"{self.config.id} change beyond {self.context}: lower sampling.prompt_tokens, or the limit of a "
+                "completion"
             )
 
     def _stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:

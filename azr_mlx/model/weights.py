@@ -81,38 +81,61 @@ def resolve(model: config.ModelConfig) -> Path:
 
 
 def _download(model: config.ModelConfig) -> Path:
-    """The snapshot of a repository at `model.revision`, fetched if need be. Raises ModelNotFound."""
+    """The snapshot of a repository at `model.revision`, fetched if need be.
+
+    What the hub does not give, because it cannot be reached, is down or refuses, is taken from the cache, with a note,
+    when it is there. Raises ModelNotFound.
+    """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
     name = model.id + (f" at revision {model.revision}" if model.revision else "")
     words: dict[str, Any] = {"revision": model.revision or None, "allow_patterns": PATTERNS}
-    try:
-        if not constants.HF_HUB_OFFLINE:
+    refused: Exception | None = None
+    if not constants.HF_HUB_OFFLINE:
+        try:
             with contextlib.suppress(TypeError):  # hub versions before 1.1 cannot say what a download would take
                 planned: Any = snapshot_download(model.id, dry_run=True, **words)
                 wanted = sum(file.file_size for file in planned if file.will_download)
                 check_room(Path(constants.HF_HUB_CACHE), wanted, f"downloading {model.id}")
-        return Path(snapshot_download(model.id, **words))
+            return Path(snapshot_download(model.id, **words))
+        except RevisionNotFoundError:
+            raise ModelNotFound(f"{model.id} has no revision {model.revision}") from None
+        except AzrError:
+            raise
+        except Exception as error:  # of the hub, of one of two HTTP libraries, or of the disk
+            # A dry run that fails is told as such, with what went wrong as its cause.
+            refused = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    try:
+        folder = Path(snapshot_download(model.id, local_files_only=True, **words))
     except LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-        raise ModelNotFound(f"{name} is neither a local folder nor in the Hugging Face cache, and {why}") from None
-    except GatedRepoError:
-        raise ModelNotFound(
+        raise _why_not(model, name, refused) from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"{name} in the Hugging Face cache cannot be used: {first_line(error)}") from None
+    if refused is not None:
+        why = first_line(refused)[:200]
+        sys.stderr.write(f"note: {name} is taken from the cache, the hub does not answer ({why})\n")
+    return folder
+
+
+def _why_not(model: config.ModelConfig, name: str, refused: Exception | None) -> ModelNotFound:
+    """Why a repository that is not in the cache did not come from the hub either."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    nowhere = f"{name} is neither a local folder nor in the Hugging Face cache"
+    if refused is None:
+        return ModelNotFound(f"{nowhere}, and HF_HUB_OFFLINE is set")
+    if isinstance(refused, GatedRepoError):
+        return ModelNotFound(
             f"{name} asks for its licence to be accepted: do so on huggingface.co/{model.id}, then hf auth login"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelNotFound(f"{model.id} has no revision {model.revision}") from None
-    except RepositoryNotFoundError:
-        raise ModelNotFound(f"there is no repository {model.id}, or it is private: hf auth login") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelNotFound(f"{name} cannot be downloaded: {first_line(error)}") from None
+        )
+    if isinstance(refused, RepositoryNotFoundError):
+        return ModelNotFound(f"there is no repository {model.id}, or it is private: hf auth login")
+    if isinstance(refused, HfHubHTTPError | ValueError) or (
+        isinstance(refused, OSError) and not isinstance(refused, LocalEntryNotFoundError | ConnectionError)
+    ):
+        return ModelNotFound(f"{name} cannot be downloaded: {first_line(refused)}")
+    return ModelNotFound(f"{nowhere}, and the hub cannot be reached")
 
 
 def _check_folder(folder: Path) -> None:

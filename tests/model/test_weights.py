@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -266,6 +269,47 @@ def test_a_cached_repository_is_used_offline_at_the_revision_asked_for(hub: Path
     assert weights.resolve(config.ModelConfig(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
     assert weights.resolve(config.ModelConfig(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
     assert weights.resolve(config.ModelConfig(id="me/tiny", revision="b" * 40)) == hub / "snapshots" / ("b" * 40)
+
+
+@pytest.fixture(params=["nothing listens", 401, 404, 503])
+def unanswered(hub: Path, request, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Not offline, but nothing listens at the hub's address, or what does refuses everything."""
+    from huggingface_hub import constants
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(request.param)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        if request.param == "nothing listens":
+            server.server_close()
+            yield
+            return
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+def test_what_is_cached_loads_when_the_hub_does_not_answer_with_one_note(hub: Path, unanswered, capfd) -> None:
+    assert weights.resolve(config.ModelConfig(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert line.startswith("note: me/tiny is taken from the cache, the hub does not answer (")
+    assert weights.resolve(config.ModelConfig(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
+
+
+def test_what_is_not_cached_is_one_line_when_the_hub_does_not_answer(unanswered) -> None:
+    with pytest.raises(weights.ModelNotFound, match=r"^(there is no repository )?me/other") as found:
+        weights.resolve(config.ModelConfig(id="me/other"))
+    assert "\n" not in str(found.value)
 
 
 def test_offline_a_missing_repository_is_one_line(hub: Path) -> None:
