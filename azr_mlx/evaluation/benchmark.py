@@ -75,12 +75,17 @@ class Prelude:
 
 @dataclass(frozen=True)
 class Published:
-    """A score that somebody published, in percent, for comparison with a run of the same model."""
+    """A score that somebody published, in percent, for comparison with a run of the same model.
+
+    unlike: what was different there whatever the prompt variant (data, dates, stop texts, token limit), or that it is
+    not known; such a score is shown as not comparable. Empty where prompt, extraction, data and limits are those here.
+    """
 
     model: str
     scores: Mapping[str, float]
     prompt: str
     source: str
+    unlike: str = ""
 
 
 @dataclass(frozen=True)

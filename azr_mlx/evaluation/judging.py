@@ -78,9 +78,12 @@ class Judge:
     # ------------------------------------------------------------------------------------------ HumanEval, MBPP
 
     def _asserts(self, problem: Problem, program: str) -> Score:
-        setup = problem.setup + "\n" if problem.setup else ""
         job = TestJob(
-            setup + program, problem.test, limits=self.limits, helpers=problem.stub, functions=problem.functions
+            with_setup(problem.setup, program),
+            problem.test,
+            limits=self.limits,
+            helpers=problem.stub,
+            functions=problem.functions,
         )
         return _score(self.executor.submit(job).result())
 
@@ -260,6 +263,17 @@ class Judge:
             return _score(outcome)
         right = matching.same(outcome.value, expected)
         return Score(right, "passed" if right else "failed: another output")
+
+
+def with_setup(setup: str, program: str) -> str:
+    """Statements before a program, below its imports from __future__, which nothing may precede."""
+    if not setup:
+        return program
+    future = _FUTURE.findall(program)
+    return "\n".join([*future, setup, _FUTURE.sub("", program)])
+
+
+_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+[\w, \t]+$", re.MULTILINE)
 
 
 @dataclass(slots=True)

@@ -93,7 +93,7 @@ def evaluate(
         "seed": choice.seed,
         "tokens_per_second": written.tokens / written.seconds if written.seconds else None,
         "reused_samples": written.reused,
-        "published": published_scores(plan.benchmark, who.model, name) if not who.adapter else None,
+        "published": published_scores(plan, who.model, name) if not who.adapter else None,
     }  # fmt: skip
     record["notes"] = notes(plan, found, who.model)
     return Evaluation(record, judged)

