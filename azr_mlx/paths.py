@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from azr_mlx.errors import AzrError
@@ -62,3 +63,8 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def quoted(path: Path) -> str:
+    """The same as a word of a shell's command line, for commands that a person is told to type."""
+    return shlex.quote(shown(path))

@@ -125,7 +125,8 @@ class Session:
         if start is not None:
             state.restore(checkpoint.load(start, policy, buffer, trainer.running))
             tracker.print(f"resuming {folder} after step {state.step}")
-        folder.write_settings(replace(settings, name=folder.name), result_versions() | {"device": profile.device_name})
+        name = folder.name if config.is_name(folder.name) else settings.name
+        folder.write_settings(replace(settings, name=name), result_versions() | {"device": profile.device_name})
         tracker.rewind(state.step)
         tracker.print(
             f"run {paths.shown(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"
@@ -303,7 +304,7 @@ class Session:
         self.tracker.print(f"saved {kept}; go on with: {self.how_to_go_on()}")
 
     def how_to_go_on(self) -> str:
-        return f"{program('azr')} train --resume {paths.shown(self.folder.path)}"
+        return f"{program('azr')} train --resume {paths.quoted(self.folder.path)}"
 
     def end(self, kept: Path) -> None:
         """The last screen: curves, the table before and after, the report, what to do next."""
@@ -316,7 +317,7 @@ class Session:
             from azr_mlx.report import write
 
             report = write(self.folder.path)
-            tracker.print(f"look:     open {paths.shown(report)} in a browser")
+            tracker.print(f"look:     open {paths.quoted(report)} in a browser")
         self.print_next_steps()
         tracker.publish(report)
 
@@ -336,20 +337,20 @@ class Session:
 
     def print_next_steps(self) -> None:
         latest = self.folder.latest()
-        azr, model, newest = program("azr"), self.settings.model.id, paths.shown(latest) if latest else ""
+        azr, model, newest = program("azr"), shlex.quote(self.settings.model.id), paths.quoted(latest) if latest else ""
         prompt = (
             "def f(a):" if self.settings.model.style != "chat" else "Write a Python function that adds two numbers."
         )
         generate = f"{program('mlx_lm.generate')} --model {model} --adapter-path {newest}"
         self.tracker.print(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-        self.tracker.print(f"export:   {azr} export {paths.shown(self.folder.path)}")
+        self.tracker.print(f"export:   {azr} export {paths.quoted(self.folder.path)}")
         self.tracker.print(f"use it:   {generate} --prompt {shlex.quote(prompt)}")
 
 
 def program(name: str) -> str:
     """How to call a program of this environment from here: by its name where PATH finds it, else by its path."""
     mine = Path(sys.executable).parent / name
-    return name if shutil.which(name) == str(mine) else paths.shown(mine)
+    return name if shutil.which(name) == str(mine) else paths.quoted(mine)
 
 
 def _check_changes(saved: config.Config, settings: config.Config, folder: RunFolder) -> None:
