@@ -30,10 +30,20 @@ class Question:
 
 
 class Asker:
-    """Words the problems of a benchmark in one variant. `render` is needed for variants that use a chat template."""
+    """Words the problems of a benchmark in one variant.
+
+    render: the model's chat template, for variants that use it. thinking: the template was told to let the model think.
+    Raises UsageError for a variant in which it cannot.
+    """
 
     def __init__(
-        self, benchmark: Benchmark, variant: str, problems: Sequence[Problem], render: Render | None = None
+        self,
+        benchmark: Benchmark,
+        variant: str,
+        problems: Sequence[Problem],
+        render: Render | None = None,
+        *,
+        thinking: bool = False,
     ) -> None:
         if variant not in benchmark.prompts:
             raise UsageError(
@@ -42,6 +52,14 @@ class Asker:
         self.wording = benchmark.prompts[variant]
         self.kind = Kind.ABDUCTION if benchmark.scorer == "input" else Kind.DEDUCTION
         self._render = render
+        # Some templates begin the thinking themselves (DeepSeek's R1 models): then the reply goes on inside of it.
+        try:
+            opens = self.wording.chat and render is not None and render("", "").rstrip().endswith("<think>")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self._opening = "<think>\n" if opens else ""
+        if (thinking or opens) and not (self.wording.chat and not self.wording.prefill and not self.wording.style):
+            _refuse_thinking(benchmark, variant, thinking)
         self._shots = _shots(benchmark, self.wording, problems)
         self._style: prompts.Style | None = None
         if self.wording.style:
@@ -63,7 +81,7 @@ class Asker:
         if self.wording.chat:
             if self._render is None:
                 raise UsageError("this prompt variant needs a model with a chat template")
-            return Question(self._render(text, opening), opening, self.wording.stop)
+            return Question(self._render(text, opening), self._opening + opening, self.wording.stop)
         return Question(text + opening, opening, self.wording.stop)
 
     def completion(self, problem: Problem, question: Question, text: str) -> str:
@@ -80,8 +98,16 @@ class Asker:
         if kind in ("continue", "program"):
             return text
         if kind == "tag":
-            return _tagged(question.opening + text, self.kind)
+            return _tagged(replies.thought_out(question.opening + text), self.kind)
         return joined(problem, question.opening + text)
+
+
+def _refuse_thinking(benchmark: Benchmark, variant: str, asked: bool) -> None:
+    """Raise a line that names the variants in which a model can think: chat ones whose replies are not begun."""
+    free = [name for name, one in benchmark.prompts.items() if one.chat and not one.prefill and not one.style]
+    who = "--thinking" if asked else "this model's chat template, which begins with <think>,"
+    cure = f"take --prompt {' or '.join(free)}" if free else "no variant of this benchmark leaves that to the model"
+    raise UsageError(f"{who} needs a reply that is the model's from its first token, unlike prompt {variant}: {cure}")
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

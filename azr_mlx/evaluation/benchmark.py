@@ -166,7 +166,11 @@ def is_chat(model: str) -> bool:
     name = model.rstrip("/").rpartition("/")[2].lower()
     if re.search(r"instruct|chat|(?:^|[-_])it(?:$|[-_])", name):
         return True
-    return re.search(r"qwen3-\d+(\.\d+)?b", name) is not None and "base" not in name
+    return _TUNED.search(name) is not None and "base" not in name
+
+
+# Families whose tuned models have no word for it in their names; their base models, where there are any, say so.
+_TUNED = re.compile(r"qwen3(\.\d+)?-\d+(\.\d+)?b|smollm3-|r1-distill|deepseek-r1|phi-4|gpt-oss|qwq|magistral|thinking")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -100,10 +100,7 @@ def _without(line: str, width: int) -> str:
 
 def program(reply: str, entry_point: str = "") -> str | None:
     """The program of a reply, see above; None when it has no fenced block."""
-    reply = reply.replace("\r\n", "\n").replace("\r", "\n")
-    _, thought, after = reply.rpartition("</think>")
-    if thought and after.strip():
-        reply = after
+    reply = thought_out(reply).replace("\r\n", "\n").replace("\r", "\n")
     texts = [_typed(block.text) for block in blocks(reply)]
     if not texts:
         return None
@@ -116,6 +113,19 @@ def program(reply: str, entry_point: str = "") -> str | None:
     chosen = max(mine, key=lambda i: (len(texts[i].strip()), i))
     before = [text for i, text in enumerate(texts[:chosen]) if i not in mine and _only_defines(text)]
     return "".join([*before, texts[chosen]])
+
+
+def thinking(reply: str) -> bool:
+    """Whether a reply ends before its thinking does: there is no answer in it."""
+    return reply.lstrip().startswith("<think>") and "</think>" not in reply
+
+
+def thought_out(reply: str) -> str:
+    """What a reply says after its thinking; nothing when it never came to that."""
+    if thinking(reply):
+        return ""
+    _, thought, after = reply.rpartition("</think>")
+    return after if thought and after.strip() else reply
 
 
 def bare(reply: str, entry_point: str) -> str:

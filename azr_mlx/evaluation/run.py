@@ -57,7 +57,7 @@ def evaluate(
     """
     choice = plan.choice
     name = variant(plan.benchmark, choice, who.model)
-    asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat)
+    asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat, thinking=who.thinking)
     settings = {
         "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
         "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),

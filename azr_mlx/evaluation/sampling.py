@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from azr_mlx.evaluation.asking import Asker, Question
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.problems import Problem
+from azr_mlx.evaluation.replies import thinking
 from azr_mlx.evaluation.samples import SampleFile
 from azr_mlx.types import Kind, Prompt, Role, Rollout, Stop
 
@@ -99,7 +100,7 @@ def sample(
         i, j = wanted[number]
         problem, question = plan.problems[i], questions[i]
         completion = asker.completion(problem, question, rollout.completion.text)
-        yield problem, _row(problem, j, rollout, completion, question.stop)
+        yield problem, _row(problem, j, rollout, completion, question)
 
 
 def _prompt(question: Question) -> Prompt:
@@ -107,11 +108,11 @@ def _prompt(question: Question) -> Prompt:
     return Prompt(Role.SOLVE, Kind.INDUCTION, question.text, question.opening)
 
 
-def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]) -> dict[str, Any]:
+def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, question: Question) -> dict[str, Any]:
     """One line of the file of samples."""
     text = rollout.completion.text
     stop = rollout.completion.stop
-    if stop is Stop.LENGTH and any(one in text for one in stops):
+    if stop is Stop.LENGTH and any(one in text for one in question.stop):
         stop = Stop.TEXT
     return {
         "task_id": problem.id,
@@ -120,4 +121,5 @@ def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops
         "text": text,
         "tokens": len(rollout.completion.tokens),
         "stop": str(stop),
+        **({"thinking": "unfinished"} if thinking(question.opening + text) else {}),
     }

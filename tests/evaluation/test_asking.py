@@ -13,6 +13,7 @@ from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import Asker, Judge, Problem, cut, is_chat, joined
 from azr_mlx.evaluation.asking import fill
 from azr_mlx.evaluation.replies import program as fenced
+from azr_mlx.evaluation.replies import thinking
 
 
 def test_text_is_cut_at_the_first_stop_even_inside_a_token() -> None:
@@ -45,6 +46,49 @@ def test_a_chat_model_gets_its_template_and_a_begun_reply(bench, judge) -> None:
     # The reply uses `twice`, which only the stub defines: the completion must keep it.
     completion = asker.completion(problem, question, "def four_times(x):\n    return twice(twice(x))\n```\nI hope so.")
     assert judge("humaneval")("Own/1", completion).passed
+
+
+CHAT = {
+    "chat": {"chat": True, "text": "{prompt}", "prefill": "Sure:\n```python\n", "answer": "block"},
+    "free": {"chat": True, "text": "{prompt}", "answer": "block"},
+    "base": {"text": "{prompt}"},
+}
+
+
+def test_a_model_thinks_where_its_reply_is_its_own_and_the_answer_comes_after(bench, judge) -> None:
+    benchmark, problems = bench("humaneval", prompts=CHAT)
+    problem = problems["Own/0"]
+    for template, begun in (("<u>{}<a>{}", "<think>"), ("<u>{}<a><think>\n{}", "")):
+        render = template.format
+        asker = Asker(benchmark, "free", (), render, thinking=True)
+        question = asker.ask(problem)
+        thought = begun + f"\n```python\n{WRONG}# a long draft of what it is not\n```\n"
+        answer = f"</think>\n\n```python\n{AREA}```"
+        assert judge("humaneval")("Own/0", asker.completion(problem, question, thought + answer)).passed
+        # What was cut off while the model thought is no answer, though there is a block in it.
+        unfinished = begun + f"\n```python\n{AREA}```\n"
+        assert not judge("humaneval")("Own/0", asker.completion(problem, question, unfinished)).passed
+        assert thinking(question.opening + unfinished)
+        assert not thinking(question.opening + thought + answer)
+
+
+def test_thinking_is_refused_where_the_reply_is_begun_or_is_none(bench) -> None:
+    benchmark, _ = bench("humaneval", prompts=CHAT)
+    for name in ("chat", "base"):
+        with pytest.raises(UsageError, match=f"--thinking needs .*, unlike prompt {name}: take --prompt free$"):
+            Asker(benchmark, name, (), "<u>{}<a>{}".format, thinking=True)
+    with pytest.raises(UsageError, match=r"begins with <think>, needs .*: take --prompt free$"):
+        Asker(benchmark, "chat", (), "<u>{}<a><think>\n{}".format)
+    Asker(benchmark, "base", (), "<u>{}<a><think>\n{}".format)  # the template is not used
+
+
+def test_a_tokenizer_without_a_template_is_one_line(bench) -> None:
+    def render(text: str, prefill: str) -> str:
+        raise ValueError("me/base has no chat template")
+
+    benchmark, _ = bench("humaneval", prompts=CHAT)
+    with pytest.raises(UsageError, match="me/base has no chat template"):
+        Asker(benchmark, "free", (), render)
 
 
 def test_a_chat_variant_without_a_chat_template_is_refused(bench) -> None:
@@ -200,6 +244,17 @@ def test_cruxeval_can_be_asked_as_in_self_play(bench, scorer: str, text: str, co
         ("google/gemma-2-2b-it", True),
         ("Qwen/Qwen3-4B", True),
         ("Qwen/Qwen3-4B-Base", False),
+        ("Qwen/Qwen3.5-4B", True),
+        ("Qwen/Qwen3.5-4B-Base", False),
+        ("mlx-community/Qwen3-30B-A3B-4bit", True),
+        ("Qwen/Qwen3-4B-Thinking-2507", True),
+        ("HuggingFaceTB/SmolLM3-3B", True),
+        ("HuggingFaceTB/SmolLM3-3B-Base", False),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", True),
+        ("microsoft/phi-4", True),
+        ("microsoft/phi-2", False),
+        ("openai/gpt-oss-20b", True),
+        ("Qwen/Qwen2.5-Coder-7B", False),
         ("checkpoints/qwen3-nano", False),
         ("/models/instruct/opt-125m", False),
     ],
