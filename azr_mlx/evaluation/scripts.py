@@ -41,6 +41,8 @@ def __azr_run(text, prelude, build):
     source, name = build(text, prelude)
     space = {"__name__": name}
     exec(compile(source, "<program>", "exec", dont_inherit=True), space)
+    if name == "tmp_sol" and "class Solution" in source:  # LiveCodeBench looks for it, and in a function it is not
+        space["Solution"]
     try:
         space["__azr_program"]()
     except SystemExit:

@@ -147,16 +147,18 @@ def _check_folder(folder: Path) -> None:
         other = next((path.name for kind in UNSAFE for path in folder.glob(kind)), None)
         instead = f", only {other}: just safetensors are read" if other else ": weights are missing"
         raise ModelNotFound(f"{folder} has no model*.safetensors{instead}")
-    for path in files:
-        tensors(path)
+    found = {name for path in files for name in tensors(path)}
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+            listed: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            named = set(listed.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedWeights(f"{index} is damaged: fetch the model again") from None
+        # An index may be older than the files beside it, as where a model was quantized or merged in place: what counts
+        # is whether its tensors are there. mlx_lm reads the files and not the index.
         missing = sorted(named - {path.name for path in files})
-        if missing:
+        if missing and not listed.keys() <= found:
             raise ModelNotFound(f"{folder} lacks {len(missing)} of its {len(named)} weight files, first {missing[0]}")
 
 

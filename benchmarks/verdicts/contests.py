@@ -142,8 +142,13 @@ FUNCTIONS: dict[str, str] = {
     "endless loop": "class Solution:\n    def work(self, a):\n        while True:\n            pass\n",
 }  # fmt: skip
 
-# Where we mean to differ, by harness and habit.
-MEANT: dict[tuple[str, str], str] = {}
+# Where we mean to differ, by harness and habit. Programs are built and ended as in the harness; standard input is real
+# here, and theirs is a stand-in that lacks some of what files have.
+_STAND_IN = "their stand-in for standard input cannot do that"
+MEANT: dict[tuple[str, str], str] = {
+    ("livecodebench", "sys.stdin loop"): _STAND_IN,
+    ("livecodebench", "open(0)"): _STAND_IN,
+}
 
 
 @dataclass(frozen=True)

@@ -301,6 +301,7 @@ CACHED = "from functools import lru_cache\n@lru_cache(None)\n" + DEEP
         ("from __future__ import annotations\nprint(int(input()) / 2)", False, False),
         ("print(int(input()) / 2", False, False),
         ("print(int(sys.stdin.buffer.readline()) / 2)", True, True),
+        ("class Solution:\n    def f(self, n):\n        return n / 2\nprint(Solution().f(int(input())))", False, True),
         ("", False, False),
     ],
 )

@@ -221,6 +221,15 @@ def test_a_download_that_lacks_a_file_is_one_line(copy: Path) -> None:
         load(copy)
 
 
+def test_an_index_older_than_the_files_beside_it_is_not_asked(copy: Path) -> None:
+    """As where a model in two files was merged into one: all tensors are there, and mlx_lm loads it."""
+    expected = logits(load(copy)[0])
+    names = weights.tensors(copy / "model.safetensors")
+    index = {"weight_map": {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(names)}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert mx.array_equal(logits(load(copy)[0]), expected)
+
+
 def test_code_that_comes_with_a_model_is_not_run(copy: Path) -> None:
     rewrite(copy, model_file="evil.py")
     (copy / "evil.py").write_text("raise SystemExit('it ran')")
