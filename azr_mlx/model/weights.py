@@ -298,10 +298,20 @@ def open_lazily(folder: Path) -> tuple[Any, dict[str, Any]]:
         with reading(folder):
             network, settings = load_model(folder, lazy=True, model_config=settled(folder))
     except (ValueError, KeyError, TypeError) as error:
+        packed = read_config(folder).get("quantization_config")
+        if packed and "quantization" not in read_config(folder):
+            raise _unreadable(folder, packed) from None
         raise AzrError(f"{folder} is not a model that mlx_lm can build: {first_line(error)}") from None
     if "quantization" not in settings and "quantization_config" in settings:
-        raise AzrError(f"{folder} is quantized in a form that has no MLX counterpart: take the original weights")
+        raise _unreadable(folder, settings["quantization_config"])
     return network, settings
+
+
+def _unreadable(folder: Path, packed: Any) -> AzrError:
+    """What is said of weights that other tools quantized (FP8, bitsandbytes, ...) and mlx_lm does not read."""
+    method = packed.get("quant_method") if isinstance(packed, Mapping) else None
+    form = f"as {method!s:.40}" if method else "in a form"
+    return AzrError(f"{folder} is quantized {form}, which has no MLX counterpart: take the original weights")
 
 
 def _quantized(model: config.ModelConfig, folder: Path) -> tuple[Any, dict[str, Any]]:

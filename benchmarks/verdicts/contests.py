@@ -184,6 +184,10 @@ def main(python: str, harness: str, checkout: Path) -> int:
         ]
         subprocess.run(command, check=True)
         theirs = [json.loads(line) for line in out.read_text().splitlines()]
+    if not any(other["passed"] for case, other in zip(every, theirs, strict=True) if case.habit == "plain"):
+        raise SystemExit(
+            f"{harness} in {checkout} fails its plain programs: {theirs[0]['said']}; is it another version?"
+        )
     with Executor() as executor:
         judge = evaluation.Judge(benchmark, executor)
         ours = [judge(_problem(case), case.program).passed for case in every]

@@ -230,6 +230,17 @@ def test_an_index_older_than_the_files_beside_it_is_not_asked(copy: Path) -> Non
     assert mx.array_equal(logits(load(copy)[0]), expected)
 
 
+@pytest.mark.parametrize("method", ["fp8", "bitsandbytes"])
+def test_weights_that_another_tool_quantized_are_named_and_refused(copy: Path, method: str) -> None:
+    """Their files hold tensors that mlx_lm's model has no place for; which ones says nothing to a person."""
+    tensors = mx.load(str(copy / "model.safetensors"))
+    tensors |= {f"{name}_scale_inv": mx.ones((1, 1)) for name in tensors if "proj" in name}
+    mx.save_safetensors(str(copy / "model.safetensors"), tensors, metadata={"format": "pt"})
+    rewrite(copy, quantization_config={"quant_method": method})
+    with pytest.raises(AzrError, match=f"is quantized as {method}, which has no MLX counterpart: take the original"):
+        load(copy)
+
+
 def test_code_that_comes_with_a_model_is_not_run(copy: Path) -> None:
     rewrite(copy, model_file="evil.py")
     (copy / "evil.py").write_text("raise SystemExit('it ran')")
