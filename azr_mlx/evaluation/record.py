@@ -55,7 +55,10 @@ def make_record(
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "benchmark": plan.benchmark.name,
         "title": plan.benchmark.title,
-        "revision": plan.benchmark.source.revision,
+        # Of other rows, such as an older release, the benchmark's own revision would be a false name.
+        "revision": plan.benchmark.source.revision
+        if plan.rows.content == (plan.benchmark.content or plan.rows.content)
+        else "(other rows)",
         "origin": plan.rows.origin,
         "content": plan.rows.content,
         "split": plan.choice.split or plan.benchmark.split,

@@ -69,11 +69,15 @@ def evaluate(
     }  # fmt: skip
     if path is None:
         words = [plan.benchmark.name, Path(who.model).name, name, *([who.adapter_hash[:8]] if who.adapter_hash else [])]
-        path = folder / "eval" / f"{'-'.join(words)}-{_digest(settings)[:10]}.jsonl"
+        lasting = {name: value for name, value in settings.items() if name != "versions"}  # an upgrade goes on
+        path = folder / "eval" / f"{'-'.join(words)}-{_digest(lasting)[:10]}.jsonl"
     started = time.monotonic()
     with SampleFile(path, settings, fresh=fresh) as file, JudgePool(Judge(plan.benchmark, executor)) as pool:
         if file.found:
             console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
+            if file.upgraded:
+                mixed = f"note: those samples were written by other versions ({file.upgraded})"
+                console.print(mixed, markup=False, soft_wrap=True)
         try:
             with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as progress:
                 written = write_samples(plan, asker, policy, file, pool.submit, progress)
@@ -96,6 +100,8 @@ def evaluate(
         "published": published_scores(plan, who.model, name) if not who.adapter else None,
     }  # fmt: skip
     record["notes"] = notes(plan, found, who.model)
+    if written.reused and file.upgraded:
+        record["notes"].append(f"{written.reused} samples were written by other versions ({file.upgraded})")
     return Evaluation(record, judged)
 
 

@@ -22,7 +22,8 @@ class SampleFile:
     """Samples by (task id, sample number), appended to a file. Open it with `with`; one process at a time.
 
     `settings` is what the samples depend on. Raises UsageError when the file belongs to others, AzrError when another
-    process writes to it or the folder may not be written to.
+    process writes to it or the folder may not be written to. `versions` among the settings may be others than those of
+    the samples there: an evaluation goes on after an upgrade, `upgraded` says of what, and both stand beside the file.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
@@ -30,6 +31,7 @@ class SampleFile:
 
         self.path = path
         self.found: dict[tuple[str, int], dict[str, Any]] = {}
+        self.upgraded = ""
         beside = path.with_name(path.name + ".run.json")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +68,21 @@ class SampleFile:
         except (OSError, ValueError):
             raise UsageError(f"{beside} is damaged: --fresh begins again, --output names another file") from None
         now = json.loads(text)
+        earlier = before.pop("earlier_versions", [])
+        then, newer = before.get("versions"), now.get("versions")
+        if then != newer and isinstance(then, dict) and isinstance(newer, dict) and isinstance(earlier, list):
+            names = sorted(name for name in {*then, *newer} if then.get(name) != newer.get(name))
+            self.upgraded = ", ".join(f"{name} {then.get(name)} to {newer.get(name)}" for name in names)
+            before["versions"] = newer
+            earlier = [*earlier, then]
         if before != now:
             changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             raise UsageError(
                 f"{self.path} holds samples with another {', '.join(changed)}: --fresh begins again, --output names "
                 "another file"
             )
+        if self.upgraded:
+            write_text(beside, json.dumps({**now, "earlier_versions": earlier}, indent=1, sort_keys=True) + "\n")
 
     def _recover(self) -> None:
         """Read what is there, and cut off a line that a kill left unfinished."""

@@ -179,6 +179,17 @@ def many(tmp_path: Path) -> Path:
     return write_bench(tmp_path, "humaneval", rows_given=rows)
 
 
+def test_other_rows_do_not_get_the_name_of_the_release(tmp_path: Path) -> None:
+    source = {"url": "nowhere", "licence": "MIT", "revision": "v2", "file": str(tmp_path / "humaneval.jsonl")}
+    (tmp_path / "c.jsonl").write_text('{"task_id": "Own/0", "completion": "    return 0"}\n')
+    titles = []
+    for content in ("", "another sha256"):
+        bench = write_bench(tmp_path, "humaneval", source=source, content=content)
+        said = call("--bench", bench, "--completions", tmp_path / "c.jsonl", "--partial", "--logs", tmp_path, "--json")
+        titles.append(json.loads(said.stdout)[0]["revision"])
+    assert titles == ["v2", "(other rows)"]
+
+
 def test_an_adapter_that_names_no_model_is_not_scored_on_another(tmp_path: Path) -> None:
     described = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 2, "scale": 1.0}}
     (tmp_path / "adapter_config.json").write_text(json.dumps(described))

@@ -39,6 +39,26 @@ def test_samples_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
         assert not file.found
 
 
+def test_samples_of_other_versions_are_gone_on_from_and_both_versions_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    first, second, third = ({"model": "m", "versions": {"mlx": f"0.{i}", "azr_mlx": "1"}} for i in range(3))
+    with SampleFile(path, first) as file:
+        file.add(row("a"))
+        assert file.upgraded == ""
+    with SampleFile(path, second) as file:
+        assert set(file.found) == {("a", 0)}
+        assert file.upgraded == "mlx 0.0 to 0.1"
+    with SampleFile(path, second) as file:
+        assert file.upgraded == ""
+    with SampleFile(path, third) as file:
+        assert file.upgraded == "mlx 0.1 to 0.2"
+    kept = json.loads(path.with_name("samples.jsonl.run.json").read_text())
+    assert kept["versions"]["mlx"] == "0.2"
+    assert [one["mlx"] for one in kept["earlier_versions"]] == ["0.0", "0.1"]
+    with pytest.raises(UsageError, match="samples with another model: --fresh"):
+        SampleFile(path, third | {"model": "other"})
+
+
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine\n")
