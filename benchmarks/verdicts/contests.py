@@ -148,6 +148,12 @@ _STAND_IN = "their stand-in for standard input cannot do that"
 MEANT: dict[tuple[str, str], str] = {
     ("livecodebench", "sys.stdin loop"): _STAND_IN,
     ("livecodebench", "open(0)"): _STAND_IN,
+    ("apps", "buffer"): _STAND_IN,
+    ("apps", "exit()"): "its guard sets exit to None, so that right programs fail",
+    **{
+        ("apps", habit): "it runs nothing below this condition, so that right programs fail"
+        for habit in ("guard", "guard, double quotes", "guard, not last", "guard with else")
+    },
 }
 
 

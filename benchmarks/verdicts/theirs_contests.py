@@ -34,7 +34,7 @@ def run_apps(checkout: str, row: dict[str, Any], sender: Any) -> None:
         @staticmethod
         def from_string(name: str, about: str, source: str) -> types.SimpleNamespace:
             space: dict[str, Any] = {}
-            exec(source, space)
+            exec(compile(source, name, "exec", dont_inherit=True), space)  # not with this file's annotations
             return types.SimpleNamespace(**{key: value for key, value in space.items() if key != "__builtins__"})
 
     stand_in: Any = types.ModuleType("pyext")
