@@ -9,9 +9,9 @@ from __future__ import annotations
 # Runs in the sandbox. LiveCodeBench parses the program and sorts its statements, APPS sorts its lines; both swallow
 # SystemExit.
 #
-# Two differences are meant: APPS's harness leaves out everything below `if __name__ == "__main__"` and takes `exit` away,
-# and right programs that end so fail there. They pass here. (LiveCodeBench runs such a block when it comes last, and so
-# does this.)
+# Two differences are meant: APPS's harness leaves out everything below `if __name__ == "__main__"` and takes `exit`
+# away, and right programs that end so fail there. They pass here. (LiveCodeBench runs such a block when it comes last,
+# and so does this.)
 _RUNNER = """\
 def __azr_livecodebench(text, prelude):
     import ast
