@@ -86,8 +86,8 @@ test: $(DEV) ## Run the tests [ARGS="-k name"]
 test-slow: $(DEV) ## Run the slow tests too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-hf-check: $(HF) ## Load what export writes in transformers, torch, peft [TORCH=torch==2.13.0] and, with LLAMA=1, llama.cpp
-	@$(BIN)/python -m pytest -m "slow or not slow" tests/export $(ARGS)
+hf-check: $(HF) ## Compare models and exports with transformers, torch, peft [TORCH=torch==2.13.0] and, with LLAMA=1, llama.cpp
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/export tests/model/test_rope.py $(ARGS)
 
 lint: $(DEV) ## Check format, style and types
 	@$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 settings = load("nano", ["steps=20"])
 """
 
-from azr_mlx.config.checks import ConfigError, cautions, check
+from azr_mlx.config.checks import ConfigError, cautions, check, is_name
 from azr_mlx.config.option import Option, written
 from azr_mlx.config.reading import dump, find_config, load, nearest, parse, presets
 from azr_mlx.config.schema import (
@@ -55,6 +55,7 @@ __all__ = [
     "dump",
     "find_config",
     "flatten",
+    "is_name",
     "load",
     "nearest",
     "options",

@@ -36,6 +36,11 @@ def _is(value: Any, type_: type) -> bool:
     return isinstance(value, (int, float) if type_ is float else type_)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be a run's `name`. A folder given with --run-dir may be called anything."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
+
+
 # Group size and bits that MLX's quantization modes fix.
 _FIXED_MODES = {"mxfp4": (32, 4), "mxfp8": (32, 8), "nvfp4": (16, 4)}
 
@@ -44,7 +49,7 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
     """(whether it is so, the line that says what to change)."""
     m, t, b, r, a = c.model, c.tasks, c.batch, c.reward, c.advantage
     yield (
-        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", c.name) is None,
+        not is_name(c.name),
         f"name is {written(c.name)}: it names a folder, so use letters, digits, dots, dashes and underscores",
     )
     yield not m.id.strip(), "model.id is empty: give a Hugging Face repository or a local folder"

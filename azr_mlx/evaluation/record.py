@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from azr_mlx.evaluation.benchmark import Benchmark
+from azr_mlx.evaluation.benchmark import Published
 from azr_mlx.evaluation.judge_pool import JudgedSamples
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.samples import append_result
@@ -55,7 +55,10 @@ def make_record(
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "benchmark": plan.benchmark.name,
         "title": plan.benchmark.title,
-        "revision": plan.benchmark.source.revision,
+        # Of other rows, such as an older release, the benchmark's own revision would be a false name.
+        "revision": plan.benchmark.source.revision
+        if plan.rows.content == (plan.benchmark.content or plan.rows.content)
+        else "(other rows)",
         "origin": plan.rows.origin,
         "content": plan.rows.content,
         "split": plan.choice.split or plan.benchmark.split,
@@ -94,18 +97,37 @@ def label(record: Mapping[str, Any]) -> str:
     return f"{record['model']} + {record['adapter']}" if record["adapter"] else str(record["model"])
 
 
-def published_scores(benchmark: Benchmark, model: str, prompt: str) -> dict[str, Any] | None:
-    """The published score of a model, by the last part of its name without a quantization's suffix."""
+def published_scores(plan: Plan, model: str, prompt: str) -> dict[str, Any] | None:
+    """The published score of a model, by the last part of its name without a quantization's suffix.
+
+    `same` says that a run with this plan may be compared with it, else `unlike` says why not.
+    """
     bare = _bare(model)
-    for one in benchmark.published:
+    for one in plan.benchmark.published:
         if _bare(one.model) == bare:
+            unlike = _unlike(plan, one, prompt)
             return {
-                "scores": dict(one.scores),
-                "prompt": one.prompt,
-                "source": one.source,
-                "same": one.prompt == prompt,
-            }
+                "scores": dict(one.scores), "prompt": one.prompt, "source": one.source, "same": not unlike,
+                "unlike": unlike,
+            }  # fmt: skip
     return None
+
+
+def _unlike(plan: Plan, published: Published, prompt: str) -> list[str]:
+    """What is different between a run and a published score; nothing when the two may be compared."""
+    choice, wording = plan.choice, plan.benchmark.prompts[prompt]
+    reasons = [published.unlike] if published.unlike else []
+    if published.prompt != prompt:
+        reasons.append(f"with another prompt: {published.prompt}")
+    if len(plan.problems) < plan.whole or (choice.split and choice.split != plan.benchmark.split):
+        reasons.append("of other problems")
+    if plan.benchmark.content and plan.rows.content != plan.benchmark.content:
+        reasons.append("of other rows")
+    if choice.temperature:
+        reasons.append("greedy")
+    if choice.tokens and choice.tokens != wording.tokens:
+        reasons.append(f"with up to {wording.tokens} tokens")
+    return reasons
 
 
 def _bare(model: str) -> str:

@@ -57,7 +57,7 @@ def evaluate(
     """
     choice = plan.choice
     name = variant(plan.benchmark, choice, who.model)
-    asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat)
+    asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat, thinking=who.thinking)
     settings = {
         "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
         "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),
@@ -69,11 +69,15 @@ def evaluate(
     }  # fmt: skip
     if path is None:
         words = [plan.benchmark.name, Path(who.model).name, name, *([who.adapter_hash[:8]] if who.adapter_hash else [])]
-        path = folder / "eval" / f"{'-'.join(words)}-{_digest(settings)[:10]}.jsonl"
+        lasting = {name: value for name, value in settings.items() if name != "versions"}  # an upgrade goes on
+        path = folder / "eval" / f"{'-'.join(words)}-{_digest(lasting)[:10]}.jsonl"
     started = time.monotonic()
     with SampleFile(path, settings, fresh=fresh) as file, JudgePool(Judge(plan.benchmark, executor)) as pool:
         if file.found:
             console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
+            if file.upgraded:
+                mixed = f"note: those samples were written by other versions ({file.upgraded})"
+                console.print(mixed, markup=False, soft_wrap=True)
         try:
             with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as progress:
                 written = write_samples(plan, asker, policy, file, pool.submit, progress)
@@ -93,9 +97,11 @@ def evaluate(
         "seed": choice.seed,
         "tokens_per_second": written.tokens / written.seconds if written.seconds else None,
         "reused_samples": written.reused,
-        "published": published_scores(plan.benchmark, who.model, name) if not who.adapter else None,
+        "published": published_scores(plan, who.model, name) if not who.adapter else None,
     }  # fmt: skip
     record["notes"] = notes(plan, found, who.model)
+    if written.reused and file.upgraded:
+        record["notes"].append(f"{written.reused} samples were written by other versions ({file.upgraded})")
     return Evaluation(record, judged)
 
 

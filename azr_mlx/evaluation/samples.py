@@ -23,7 +23,8 @@ class SampleFile:
     """Samples by (task id, sample number), appended to a file. Open it with `with`; one process at a time.
 
     `settings` is what the samples depend on. Raises UsageError when the file belongs to others, AzrError when another
-    process writes to it or the folder may not be written to.
+    process writes to it or the folder may not be written to. `versions` among the settings may be others than those of
+    the samples there: an evaluation goes on after an upgrade, `upgraded` says of what, and both stand beside the file.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
@@ -31,6 +32,7 @@ class SampleFile:
 
         self.path = path
         self.found: dict[tuple[str, int], dict[str, Any]] = {}
+        self.upgraded = ""
         beside = path.with_name(path.name + ".run.json")
         paths.make_folder(path.parent, "--logs or --output")
         try:
@@ -67,12 +69,21 @@ class SampleFile:
         except (OSError, ValueError):
             raise UsageError(f"{beside} is damaged: --fresh begins again, --output names another file") from None
         now = json.loads(text)
+        earlier = before.pop("earlier_versions", [])
+        then, newer = before.get("versions"), now.get("versions")
+        if then != newer and isinstance(then, dict) and isinstance(newer, dict) and isinstance(earlier, list):
+            names = sorted(name for name in {*then, *newer} if then.get(name) != newer.get(name))
+            self.upgraded = ", ".join(f"{name} {then.get(name)} to {newer.get(name)}" for name in names)
+            before["versions"] = newer
+            earlier = [*earlier, then]
         if before != now:
             changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             raise UsageError(
                 f"{self.path} holds samples with another {', '.join(changed)}: --fresh begins again, --output names "
                 "another file"
             )
+        if self.upgraded:
+            write_text(beside, json.dumps({**now, "earlier_versions": earlier}, indent=1, sort_keys=True) + "\n")
 
     def _recover(self) -> None:
         """Read what is there, and cut off a line that a kill left unfinished."""
@@ -110,21 +121,33 @@ class SampleFile:
 def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
     """Samples that another tool made: {"task_id", "completion"}, or EvalPlus's {"task_id", "solution"}.
 
-    Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
+    As EvalPlus reads them: where both are, the solution counts; other columns are kept, but a `sample`, `tokens` or
+    `stop` that is none (null, text, a fraction) is left out. Raises UsageError for a file that is not that, or for a
+    task that the benchmark does not have.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
     for number, row in enumerate(read_data_file(path), start=1):
-        if "task_id" not in row or not isinstance(row.get("completion", row.get("solution")), str):
+        text = next((name for name in ("solution", "completion") if isinstance(row.get(name), str)), None)
+        if "task_id" not in row or text is None:
             raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
         task = str(row["task_id"])
         if task not in tasks:
             raise UsageError(f"{path}: line {number}: the benchmark has no task {task!r}")
-        rows.append({**row, "task_id": task})
+        kept = {name: value for name, value in row.items() if name not in ("solution", "completion") or name == text}
+        for name, kind in (("sample", int), ("tokens", int), ("stop", str)):
+            if name in kept and type(kept[name]) is not kind:
+                del kept[name]
+        rows.append({**kept, "task_id": task})
     if not rows:
         raise UsageError(f"{path} holds no completions")
+    # A number orders the samples of a task, so it counts only where all of them have one.
+    unnumbered = {row["task_id"] for row in rows if "sample" not in row}
+    for row in rows:
+        if row["task_id"] in unnumbered:
+            row.pop("sample", None)
     return rows
 
 

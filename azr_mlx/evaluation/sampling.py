@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from azr_mlx.evaluation.asking import Asker, Question
 from azr_mlx.evaluation.plan import Plan
 from azr_mlx.evaluation.problems import Problem
+from azr_mlx.evaluation.replies import thinking
 from azr_mlx.evaluation.samples import SampleFile
 from azr_mlx.selfplay import kinds
 from azr_mlx.types import Prompt, Role, Rollout, Stop
@@ -100,7 +101,7 @@ def sample(
         i, j = wanted[number]
         problem, question = plan.problems[i], questions[i]
         completion = asker.completion(problem, question, rollout.completion.text)
-        yield problem, _row(problem, j, rollout, completion, question.stop)
+        yield problem, _row(problem, j, rollout, completion, question)
 
 
 def _prompt(question: Question) -> Prompt:
@@ -108,11 +109,11 @@ def _prompt(question: Question) -> Prompt:
     return Prompt(Role.SOLVE, kinds.hiding("program"), question.text, question.opening)
 
 
-def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops: Sequence[str]) -> dict[str, Any]:
+def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, question: Question) -> dict[str, Any]:
     """One line of the file of samples."""
     text = rollout.completion.text
     stop = rollout.completion.stop
-    if stop is Stop.LENGTH and any(one in text for one in stops):
+    if stop is Stop.LENGTH and any(one in text for one in question.stop):
         stop = Stop.TEXT
     return {
         "task_id": problem.id,
@@ -121,4 +122,5 @@ def _row(problem: Problem, sample: int, rollout: Rollout, completion: str, stops
         "text": text,
         "tokens": len(rollout.completion.tokens),
         "stop": str(stop),
+        **({"thinking": "unfinished"} if thinking(question.opening + text) else {}),
     }

@@ -79,7 +79,9 @@ def compare_rates(first: Mapping[str, float], second: Mapping[str, float]) -> Co
     """Compare task by task: the mapping's values are shares of right samples, 0 or 1 with one sample.
 
     With one sample a task this is McNemar's exact test; with more it is the exact sign test on the tasks whose share
-    changed. Tasks that only one run has are left out. Raises ValueError when no task is in both.
+    changed. The interval is Agresti and Min's (2005): half a task is added to each of won, lost, both and neither, so
+    that it does not shrink to nothing where no task changed. Tasks that only one run has are left out. Raises
+    ValueError when no task is in both.
     """
     tasks = [task for task in first if task in second]
     if not tasks:
@@ -88,10 +90,11 @@ def compare_rates(first: Mapping[str, float], second: Mapping[str, float]) -> Co
     lost = tuple(task for task in tasks if second[task] < first[task])
     changes = [second[task] - first[task] for task in tasks]
     mean = math.fsum(changes) / len(tasks)
-    half = 0.0
-    if len(tasks) > 1:
-        half = _Z * math.sqrt(math.fsum((d - mean) ** 2 for d in changes) / (len(tasks) - 1) / len(tasks))
-    return Comparison(won, lost, sign_test(len(won), len(lost)), mean, mean - half, mean + half, len(tasks))
+    n = len(tasks) + 2
+    centre = math.fsum(changes) / n
+    half = _Z * math.sqrt(((math.fsum(d * d for d in changes) + 1) / n - centre * centre) / n)
+    low, high = max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
+    return Comparison(won, lost, sign_test(len(won), len(lost)), mean, low, high, len(tasks))
 
 
 def sign_test(won: int, lost: int) -> float:

@@ -63,6 +63,7 @@ def summarize(plan: Plan, judged: JudgedSamples) -> dict[str, Any]:
         "truncated": sum(row.get("stop") == str(Stop.LENGTH) for row in rows)
         if any("stop" in r for r in rows)
         else None,
+        "thinking_unfinished": sum(row.get("thinking") == "unfinished" for row in rows),
         "timed_out": sum(score.result.startswith("timed out") for score in verdicts),
         "not_judged": sum(score.harness for score in verdicts),
         "judged_in_process": sorted({p.id for p, _, score in judged.rows if score.mode == IN_PROCESS}),
@@ -106,6 +107,11 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
     if found["truncated"]:
         share = 100 * found["truncated"] / found["samples"]
         lines.append(f"{found['truncated']} completions ({share:.0f} %) ended at the token limit; --tokens raises it")
+    if found["thinking_unfinished"]:
+        many = found["thinking_unfinished"]
+        lines.append(
+            f"{many} replies ended while the model was still thinking, counted as wrong; --tokens raises the limit"
+        )
     if found["missing_modules"]:
         named = ", ".join(f"{name} {count}" for name, count in sorted(found["missing_modules"].items()))
         lines.append(f"programs that import what the sandbox does not have, counted as wrong: {named}")

@@ -66,7 +66,7 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
         facts.append(f"{record['tokens_per_second']:.0f} tokens/s")
     console.print(", ".join(facts), markup=False, soft_wrap=True)
     if published:
-        other = "" if published["same"] else f" (with another prompt: {published['prompt']})"
+        other = "" if published["same"] else f"; not comparable: {', '.join(published['unlike'])}"
         console.print(f"published: {published['source']}{other}", markup=False, soft_wrap=True)
     for note in record["notes"]:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

@@ -74,7 +74,7 @@ def manifest_facts(
         "lora": {"rank": s.lora.rank, "scale": s.lora.scale, "layers": s.lora.layers, "keys": list(s.lora.keys)},
         "adapter_sha256": sha256(source.folder / "adapters.safetensors"),
         "metrics": _metrics(source),
-        "check": {name: getattr(check, name) for name in Check.__dataclass_fields__},
+        "check": check.facts(),
         "versions": versions,
     }  # fmt: skip
 
@@ -153,7 +153,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"on {found['prompts']} of its prompts ({found['tokens']} tokens):\n\n| | |\n| --- | --- |\n"
         f"| KL per token (nats) | {found['kl']:.1e}{rounded} |\n"
         f"| largest difference of a logit | {found['largest']:.1e} |\n"
-        f"| cosine of the logit change | {cosine} |\n| same likeliest token | {100 * found['agree']:.1f} % |\n\n"
+        f"| cosine of the logit change | {cosine} |\n| same likeliest token | {100 * found['agree']:.1f} % |\n"
+        f"| in another implementation | {found['implementation']} |\n\n"
         + (f"## Metrics\n\n| | |\n| --- | --- |\n{metrics}\n" if metrics else "")
         + "manifest.json holds these numbers and the sha256 of every file.\n"
     )

@@ -132,10 +132,9 @@ def write_safetensors(
 def _write_configs(policy: Any, folder: Path, dtype: str) -> None:
     """config.json and generation_config.json, complete and as the base model has them but for the number format."""
     source = policy.folder
-    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    settings = weights.written_config(source)
     for name in ("quantization", "quantization_config"):
         settings.pop(name, None)
-    settings |= weights.settled(source)
     settings.setdefault("architectures", [f"{settings['model_type'].capitalize()}ForCausalLM"])
     settings |= {"torch_dtype": DTYPES[dtype], "dtype": DTYPES[dtype]}
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -24,7 +24,7 @@ from typing import Any
 
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.export.card import base_model, manifest_facts, model_card
-from azr_mlx.export.check import LEAST_COSINE, Check
+from azr_mlx.export.check import LEAST_COSINE, Check, Foreign
 from azr_mlx.export.formats import DTYPES, FORMATS, WHOLE, ExportedFolder, dtype_of
 from azr_mlx.export.fused import fused_tensors, write_fused
 from azr_mlx.export.gguf import check_gguf, tokenizer_note, write_gguf
@@ -132,6 +132,11 @@ def _refuse_lost(checks: Mapping[str, Check], dtypes: Mapping[str, str]) -> None
     if not lost:
         return
     name, found = next(iter(lost.items()))
+    if isinstance(found.foreign, Foreign) and not found.foreign.good:
+        raise AzrError(
+            f"{name} is another model in transformers than here ({found.foreign}): nothing was written. "
+            "Its config.json says something that one of the two reads otherwise; --format mlx,peft writes adapters only"
+        )
     what = f"{name} in {DTYPES[dtypes[name]]}" if name in WHOLE else name
     value = "changes the model" if found.cosine is None else f"keeps {found.cosine:.3f} of the adapter's effect"
     keeping = [f"{other} keeps {c.cosine:.3f}" for other, c in checks.items() if c.good and c.cosine is not None]

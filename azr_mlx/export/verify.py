@@ -7,6 +7,8 @@ adapter's effect that is left, not a distance of weights.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_mlx import types
-from azr_mlx.export.check import Check
+from azr_mlx.export.check import Check, Foreign
 from azr_mlx.export.gguf import read_adapter, read_tensors
 from azr_mlx.export.peft import adapted
 from azr_mlx.export.source import AdapterSource
@@ -24,6 +26,8 @@ from azr_mlx.model.adapter_config import read_adapter_config
 
 PROMPTS, PROMPT_TOKENS, CONTINUED = 8, 256, 32  # rows of the check, tokens of each, of which the policy's own
 HEAD_ROWS = 32  # positions whose logits are held at once
+# Of the memory that MLX does not hold, what the whole model may take there. Here blocks are read one by one.
+FOREIGN_SHARE = 0.5
 
 # For adapters that come without a run, and so without tasks.
 TEXTS = (
@@ -104,6 +108,8 @@ def check_folders(policy: Any, token_rows: Sequence[Sequence[int]], folders: Map
             found = check_states(base, target, written, head, written_head)
             if changed and name != "base":
                 found = replace(found, kl_as_run=check_states(base, as_run, written, head, written_head).kl)
+            if name in ("hf", "base"):
+                found = replace(found, foreign=in_transformers(folder, token_rows, written, written_head))
             checks[name] = found
             del written, written_head
             device.clear_cache()
@@ -142,6 +148,42 @@ def check_states(base: Hidden, running: Hidden, written: Hidden, head: Head, wri
         kl_as_run=None, largest=largest, cosine=cosine, effect=math.sqrt(ours / positions / vocabulary),
         agree=agree / positions,
     )  # fmt: skip
+
+
+def in_transformers(folder: Path, token_rows: Sequence[Sequence[int]], written: Hidden, head: Head) -> Foreign | str:
+    """A written model in transformers, against our hidden states of it; in words why there is no such comparison."""
+    import mlx.core as mx
+
+    ours_only = "compared with this package's own implementation only"
+    if importlib.util.find_spec("torch") is None:
+        return f"{ours_only}: torch is not installed, so that transformers cannot compute"
+    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    needed = size * (1 if settings["dtype"] == "float32" else 2)
+    if needed > FOREIGN_SHARE * device.spare_memory():
+        return f"{ours_only}: the model in float32 takes {needed / 1e9:.1f} GB more than transformers is given"
+    import torch
+    import transformers
+
+    name = f"transformers {transformers.__version__}"
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
+        return f"{ours_only}: {name} cannot load it: {weights.first_line(error)}"
+    positions, kl, agree, largest = 0, 0.0, 0.0, 0.0
+    for row, states in zip(token_rows, written, strict=True):
+        with torch.no_grad():
+            logits = theirs(torch.tensor([list(row)])).logits[0]
+        for i in range(0, len(row), HEAD_ROWS):
+            ours, other = head(states[i : i + HEAD_ROWS]), mx.array(logits[i : i + HEAD_ROWS].numpy())
+            (log_p, p), (log_q, q) = _distribution(ours), _distribution(other)
+            terms = p * (log_p - log_q) + q - p
+            same = (ours.argmax(-1) == other.argmax(-1)).sum()
+            sums = mx.stack([terms.sum(), same.astype(mx.float32), mx.abs(ours - other).max()]).tolist()
+            kl, agree, largest = kl + sums[0], agree + sums[1], max(largest, sums[2])
+            positions += ours.shape[0]
+    return Foreign(name, max(0.0, kl / positions), largest, agree / positions)
 
 
 def _distribution(logits: Any) -> tuple[Any, Any]:

@@ -111,6 +111,11 @@ def memory() -> Memory:
     return Memory(mx.get_active_memory(), mx.get_peak_memory(), mx.get_cache_memory())
 
 
+def spare_memory() -> int:
+    """Bytes of the machine's memory that MLX does not hold: what another library could take at most."""
+    return _ram() - memory().active
+
+
 def reset_peak() -> None:
     """Start a new peak at what is active now."""
     import mlx.core as mx

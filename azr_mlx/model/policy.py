@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from azr_mlx import config, types
+from azr_mlx.errors import AzrError
 from azr_mlx.model import device
 
 device.prepare()  # before the first import of mlx.core: it loads the fast BLAS
@@ -30,7 +31,7 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
-from azr_mlx.model import cpu_kernels, sampler, weights  # noqa: E402
+from azr_mlx.model import cpu_kernels, rope, sampler, weights  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
@@ -80,6 +81,7 @@ class GenerationSession:
         requests = []
         for prompt, name, limit, count in zip(prompts, names, limits, counts, strict=True):
             tokens = tuple(self._policy.encode(prompt.text))
+            self._policy.check_length(len(tokens) + limit)
             self._numbers[name] = len(self._submitted)
             self._submitted.append((prompt, tokens))
             requests += [sampler.Request(tokens, (name, j), limit) for j in range(count)]
@@ -130,6 +132,8 @@ class Policy:
         self.sampling = sampling
         self.loss = loss
         self.total_steps = total_steps
+        embeddings = rope.read(weights.read_config(folder), str(folder / "config.json"))
+        self.context = embeddings.context if embeddings is not None else None
         model.freeze()
         keys = list(lora.keys)
         self._check_keys(keys)
@@ -297,6 +301,15 @@ class Policy:
         self.sampling = replace(self.sampling, max_rows=rows)
         self.optim = replace(self.optim, micro_batch_tokens=tokens)
         return f"{rows} rows at a time and {tokens:,} tokens a micro-batch from now on"
+
+    def check_length(self, tokens: int) -> None:
+        """Raise AzrError for a row that is longer than the model's position embeddings are computed for exactly."""
+        if self.context is not None and tokens > self.context:
+            raise AzrError(
+                f"a prompt and its completion may take {tokens} tokens, but the position embeddings of "
+                f"{self.config.id} change beyond {self.context}: lower sampling.prompt_tokens, or the limit of a "
+                "completion"
+            )
 
     def _stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
         """Whether a row's text holds a stop text that its last token completed.

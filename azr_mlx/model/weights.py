@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any
 
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError
-from azr_mlx.model import device
+from azr_mlx.model import device, rope
 
 CACHE_VARIABLE = "AZR_CACHE"
 # Weights, configuration, tokenizer, chat template, and the card that names the licence. No code, no pickles.
@@ -80,38 +81,61 @@ def resolve(model: config.ModelConfig) -> Path:
 
 
 def _download(model: config.ModelConfig) -> Path:
-    """The snapshot of a repository at `model.revision`, fetched if need be. Raises ModelNotFound."""
+    """The snapshot of a repository at `model.revision`, fetched if need be.
+
+    What the hub does not give, because it cannot be reached, is down or refuses, is taken from the cache, with a note,
+    when it is there. Raises ModelNotFound.
+    """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
     name = model.id + (f" at revision {model.revision}" if model.revision else "")
     words: dict[str, Any] = {"revision": model.revision or None, "allow_patterns": PATTERNS}
-    try:
-        if not constants.HF_HUB_OFFLINE:
+    refused: Exception | None = None
+    if not constants.HF_HUB_OFFLINE:
+        try:
             with contextlib.suppress(TypeError):  # hub versions before 1.1 cannot say what a download would take
                 planned: Any = snapshot_download(model.id, dry_run=True, **words)
                 wanted = sum(file.file_size for file in planned if file.will_download)
                 check_room(Path(constants.HF_HUB_CACHE), wanted, f"downloading {model.id}")
-        return Path(snapshot_download(model.id, **words))
+            return Path(snapshot_download(model.id, **words))
+        except RevisionNotFoundError:
+            raise ModelNotFound(f"{model.id} has no revision {model.revision}") from None
+        except AzrError:
+            raise
+        except Exception as error:  # of the hub, of one of two HTTP libraries, or of the disk
+            # A dry run that fails is told as such, with what went wrong as its cause.
+            refused = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    try:
+        folder = Path(snapshot_download(model.id, local_files_only=True, **words))
     except LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
-        raise ModelNotFound(f"{name} is neither a local folder nor in the Hugging Face cache, and {why}") from None
-    except GatedRepoError:
-        raise ModelNotFound(
+        raise _why_not(model, name, refused) from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(f"{name} in the Hugging Face cache cannot be used: {first_line(error)}") from None
+    if refused is not None:
+        why = first_line(refused)[:200]
+        sys.stderr.write(f"note: {name} is taken from the cache, the hub does not answer ({why})\n")
+    return folder
+
+
+def _why_not(model: config.ModelConfig, name: str, refused: Exception | None) -> ModelNotFound:
+    """Why a repository that is not in the cache did not come from the hub either."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    nowhere = f"{name} is neither a local folder nor in the Hugging Face cache"
+    if refused is None:
+        return ModelNotFound(f"{nowhere}, and HF_HUB_OFFLINE is set")
+    if isinstance(refused, GatedRepoError):
+        return ModelNotFound(
             f"{name} asks for its licence to be accepted: do so on huggingface.co/{model.id}, then hf auth login"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelNotFound(f"{model.id} has no revision {model.revision}") from None
-    except RepositoryNotFoundError:
-        raise ModelNotFound(f"there is no repository {model.id}, or it is private: hf auth login") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelNotFound(f"{name} cannot be downloaded: {first_line(error)}") from None
+        )
+    if isinstance(refused, RepositoryNotFoundError):
+        return ModelNotFound(f"there is no repository {model.id}, or it is private: hf auth login")
+    if isinstance(refused, HfHubHTTPError | ValueError) or (
+        isinstance(refused, OSError) and not isinstance(refused, LocalEntryNotFoundError | ConnectionError)
+    ):
+        return ModelNotFound(f"{name} cannot be downloaded: {first_line(refused)}")
+    return ModelNotFound(f"{nowhere}, and the hub cannot be reached")
 
 
 def _check_folder(folder: Path) -> None:
@@ -123,16 +147,18 @@ def _check_folder(folder: Path) -> None:
         other = next((path.name for kind in UNSAFE for path in folder.glob(kind)), None)
         instead = f", only {other}: just safetensors are read" if other else ": weights are missing"
         raise ModelNotFound(f"{folder} has no model*.safetensors{instead}")
-    for path in files:
-        tensors(path)
+    found = {name for path in files for name in tensors(path)}
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+            listed: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            named = set(listed.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedWeights(f"{index} is damaged: fetch the model again") from None
+        # An index may be older than the files beside it, as where a model was quantized or merged in place: what counts
+        # is whether its tensors are there. mlx_lm reads the files and not the index.
         missing = sorted(named - {path.name for path in files})
-        if missing:
+        if missing and not listed.keys() <= found:
             raise ModelNotFound(f"{folder} lacks {len(missing)} of its {len(named)} weight files, first {missing[0]}")
 
 
@@ -161,21 +187,47 @@ def tensors(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def settled(folder: Path) -> dict[str, Any]:
-    """What the configuration of a folder leaves unsaid or says in a place that mlx_lm does not read.
+    """What the configuration of a folder leaves unsaid or says in a place or a form that mlx_lm does not read.
 
-    transformers 5 moves `rope_theta` into `rope_parameters` and drops `tie_word_embeddings` when it has its default,
-    which differs between the two libraries (false there, true for Qwen 2 in mlx_lm). The weights decide the latter: a
-    model with an own output matrix is not tied.
+    Position embeddings: see rope.py. transformers 5 also drops `tie_word_embeddings` when it has its default, which
+    differs between the two libraries (false there, true for Qwen 2 in mlx_lm). The weights decide that: a model with an
+    own output matrix is not tied. Raises rope.UnknownRope.
     """
-    settings = _read_json(folder / "config.json")
+    settings = read_config(folder)
     changes: dict[str, Any] = {}
-    rope = settings.get("rope_parameters")
-    if "rope_theta" not in settings and isinstance(rope, Mapping) and "rope_theta" in rope:
-        changes["rope_theta"] = rope["rope_theta"]
-    if "tie_word_embeddings" not in settings and "text_config" not in settings:
-        names = {name for path in folder.glob("model*.safetensors") for name in tensors(path)}
-        changes["tie_word_embeddings"] = "lm_head.weight" not in names
-    return changes
+    if "text_config" not in settings:
+        changes |= rope.for_reading(settings, _readable(settings), str(folder / "config.json"))
+    return changes | _tying(settings, folder)
+
+
+def written_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder, complete, as transformers 4 and 5 and mlx_lm read it. Raises rope.UnknownRope."""
+    settings = read_config(folder)
+    if "text_config" in settings:
+        return settings
+    return rope.for_writing(settings, str(folder / "config.json")) | _tying(settings, folder)
+
+
+def _tying(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if "tie_word_embeddings" in settings or "text_config" in settings:
+        return {}
+    names = {name for path in folder.glob("model*.safetensors") for name in tensors(path)}
+    return {"tie_word_embeddings": "lm_head.weight" not in names}
+
+
+def _readable(settings: Mapping[str, Any]) -> set[str]:
+    """The names that mlx_lm's class of this model takes from a configuration. Raises AzrError for an unknown model."""
+    from mlx_lm.utils import _get_classes
+
+    try:
+        return set(inspect.signature(_get_classes(dict(settings))[1]).parameters)
+    except (ValueError, KeyError) as error:
+        raise AzrError(f"not a model that mlx_lm can build: {first_line(error)}") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises ModelNotFound."""
+    return _read_json(folder / "config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -246,10 +298,20 @@ def open_lazily(folder: Path) -> tuple[Any, dict[str, Any]]:
         with reading(folder):
             network, settings = load_model(folder, lazy=True, model_config=settled(folder))
     except (ValueError, KeyError, TypeError) as error:
+        packed = read_config(folder).get("quantization_config")
+        if packed and "quantization" not in read_config(folder):
+            raise _unreadable(folder, packed) from None
         raise AzrError(f"{folder} is not a model that mlx_lm can build: {first_line(error)}") from None
     if "quantization" not in settings and "quantization_config" in settings:
-        raise AzrError(f"{folder} is quantized in a form that has no MLX counterpart: take the original weights")
+        raise _unreadable(folder, settings["quantization_config"])
     return network, settings
+
+
+def _unreadable(folder: Path, packed: Any) -> AzrError:
+    """What is said of weights that other tools quantized (FP8, bitsandbytes, ...) and mlx_lm does not read."""
+    method = packed.get("quant_method") if isinstance(packed, Mapping) else None
+    form = f"as {method!s:.40}" if method else "in a form"
+    return AzrError(f"{folder} is quantized {form}, which has no MLX counterpart: take the original weights")
 
 
 def _quantized(model: config.ModelConfig, folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -281,15 +343,15 @@ def _quantized(model: config.ModelConfig, folder: Path) -> tuple[Any, dict[str, 
 def quantized_folder(model: config.ModelConfig, folder: Path) -> Path | None:
     """Where the quantized form of a full-precision folder is or would be kept; None when it is not (small, packed).
 
-    The name holds a digest of the quantization and of every weight file's name, size and time (the hub's snapshot
-    links to files named by their hash), so that other weights never pass for these.
+    The name holds a digest of the quantization, the configuration and every weight file's name, size and time (the
+    hub's snapshot links to files named by their hash), so that another model never passes for this one.
     """
     settings = _read_json(folder / "config.json")
     files = sorted(folder.glob("model*.safetensors"))
     if "quantization" in settings or sum(path.stat().st_size for path in files) < SMALL:
         return None
     blobs = [(path.name, path.stat().st_size, path.resolve().name, path.stat().st_mtime_ns) for path in files]
-    what = json.dumps([str(folder.resolve()), blobs, model.bits, model.group_size, model.mode])
+    what = json.dumps([str(folder.resolve()), blobs, settings, model.bits, model.group_size, model.mode])
     name = re.sub(r"[^\w.-]+", "--", model.id.strip("./~")).strip("-")
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]
     return cache() / "quantized" / f"{name}-{model.bits}bit-{model.mode}-{model.group_size}-{digest}"
@@ -338,7 +400,8 @@ def _keep_quantized(
         if len(shards) > 1:
             listing = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
             (fresh / "model.safetensors.index.json").write_text(json.dumps(listing, indent=2) + "\n")
-        written = dict(settings) | {"quantization_config": settings["quantization"]}
+        packed = {"quantization": settings["quantization"], "quantization_config": settings["quantization"]}
+        written = written_config(folder) | packed
         (fresh / "config.json").write_text(json.dumps(written, indent=2) + "\n")
         copy_files(folder, fresh, (*TOKENIZER_FILES, "generation_config.json", "README.md", "LICENSE*"))
         with contextlib.suppress(OSError):  # another process was as quick: what it wrote is the same

@@ -210,7 +210,9 @@ def _fresh(name: str, run_dir: Path | None) -> Path:
     folder, number = run_dir or paths.checkpoints() / name, 2
     while folder.exists() and any(folder.glob("*.jsonl")) | any(folder.glob("step-*")):
         if run_dir is not None:
-            raise UsageError(f"{run_dir} holds a run already: go on with --resume {run_dir}, or name another folder")
+            raise UsageError(
+                f"{run_dir} holds a run already: go on with --resume {paths.typed(run_dir)}, or name another folder"
+            )
         folder = paths.checkpoints() / f"{name}-{number}"
         number += 1
     return folder

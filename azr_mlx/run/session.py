@@ -144,7 +144,8 @@ class Session:
             state.restore(checkpoint.load(start, policy, buffer, trainer.running))
             held_out = held_out.limited_to(state.held_out_each)
             tracker.print(f"resuming {folder} after step {state.step}")
-        folder.write_settings(replace(settings, name=folder.name), result_versions() | {"device": profile.device_name})
+        name = folder.name if config.is_name(folder.name) else settings.name
+        folder.write_settings(replace(settings, name=name), result_versions() | {"device": profile.device_name})
         tracker.rewind(state.step)
         tracker.print(
             f"run {paths.display_path(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"

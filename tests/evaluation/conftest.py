@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from azr_mlx import evaluation
+from azr_mlx import evaluation, paths
 from azr_mlx.evaluation import Benchmark, Judge, Problem
 from azr_mlx.executor import Executor
 
@@ -144,6 +144,12 @@ _ROWS = {
 }
 
 
+def prelude(name: str) -> dict[str, str]:
+    """What stands before every program of a real benchmark."""
+    said: dict[str, str] = yaml.safe_load((paths.benchmarks() / f"{name}.yaml").read_text())["prelude"]
+    return said
+
+
 def write_bench(folder: Path, name: str, **changes: Any) -> Path:
     """A YAML file with a JSONL beside it."""
     form, scorer, rows = _ROWS[name]
@@ -158,7 +164,7 @@ def write_bench(folder: Path, name: str, **changes: Any) -> Path:
         "title": name.capitalize(), "about": "a small benchmark of tests", "format": form, "scorer": scorer, "rows": 0,
         "seconds": 1, "memory_mb": 512, "source": {"url": "nowhere", "licence": "MIT", "file": str(data)},
         "default": "base", "default_chat": "chat", "prompts": prompts,
-        **({"comparison": name} if scorer == "tests" else {}), **changes,
+        **({"comparison": name, "prelude": prelude(name)} if scorer == "tests" else {}), **changes,
     }  # fmt: skip
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(described, sort_keys=False))

@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from azr_mlx.cli import azr
+from azr_mlx.errors import UsageError
+from azr_mlx.evaluation.command import EvalOptions, load_policy
 from azr_mlx.executor import Executor
 from azr_mlx.types import Completion, Rollout, Stop
 from tests.evaluation.conftest import HUMANEVAL, MBPP, write_bench
@@ -175,6 +177,25 @@ def many(tmp_path: Path) -> Path:
     """Sixty problems, so that there is something to interrupt."""
     rows = [{**HUMANEVAL[i % 2], "task_id": f"Own/{i}"} for i in range(60)]
     return write_bench(tmp_path, "humaneval", rows_given=rows)
+
+
+def test_other_rows_do_not_get_the_name_of_the_release(tmp_path: Path) -> None:
+    source = {"url": "nowhere", "licence": "MIT", "revision": "v2", "file": str(tmp_path / "humaneval.jsonl")}
+    (tmp_path / "c.jsonl").write_text('{"task_id": "Own/0", "completion": "    return 0"}\n')
+    titles = []
+    for content in ("", "another sha256"):
+        bench = write_bench(tmp_path, "humaneval", source=source, content=content)
+        said = call("--bench", bench, "--completions", tmp_path / "c.jsonl", "--partial", "--logs", tmp_path, "--json")
+        titles.append(json.loads(said.stdout)[0]["revision"])
+    assert titles == ["v2", "(other rows)"]
+
+
+def test_an_adapter_that_names_no_model_is_not_scored_on_another(tmp_path: Path) -> None:
+    described = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 2, "scale": 1.0}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(described))
+    (tmp_path / "adapters.safetensors").touch()
+    with pytest.raises(UsageError, match=r"does not say which model the adapter is of: name it with --model"):
+        load_policy(EvalOptions(choices=(), adapter=tmp_path), tmp_path)
 
 
 def test_base_and_adapter_are_evaluated_by_one_command(tmp_path: Path, model: Path) -> None:

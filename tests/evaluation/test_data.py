@@ -8,14 +8,17 @@ import json
 import pickle
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from azr_mlx import evaluation
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import DataMissing, fingerprint
+from azr_mlx.evaluation.plan import Choice, make_plan
 from azr_mlx.evaluation.plus_inputs import restore
 from azr_mlx.evaluation.problems import pickled_text
+from azr_mlx.evaluation.record import published_scores
 from tests.evaluation.conftest import APPS, HUMANEVAL, LIVECODEBENCH, write_bench
 
 
@@ -171,3 +174,31 @@ def test_private_tests_of_livecodebench_are_unpacked(tmp_path: Path) -> None:
 )
 def test_mbpp_plus_inputs_get_their_types_back(task: str, stored: list, restored: list) -> None:
     assert restore(task, [stored]) == [restored]
+
+
+def test_a_published_score_stands_beside_a_run_only_where_the_two_may_be_compared(tmp_path: Path) -> None:
+    said = {"prompt": "chat", "scores": {"pass@1": 50}, "source": "a report"}
+    published = [{"model": "me/Like", **said}, {"model": "me/Other", **said, "unlike": "problems of another year"}]
+    bench = str(write_bench(tmp_path, "humaneval", published=published))
+
+    def reasons(model: str, prompt: str = "chat", **choice: Any) -> list[str] | None:
+        found = published_scores(make_plan(Choice(bench, **choice)), model, prompt)
+        assert found is None or found["same"] is (not found["unlike"])
+        return found["unlike"] if found else None
+
+    assert reasons("me/Unknown") is None
+    assert reasons("you/like-4bit") == []
+    assert reasons("me/Like", tokens=16) == []
+    assert reasons("me/Other") == ["problems of another year"]
+    assert reasons("me/Like", "base") == ["with another prompt: chat"]
+    assert reasons("me/Like", limit=1) == ["of other problems"]
+    assert reasons("me/Like", samples=5, temperature=0.2) == ["greedy"]
+    assert reasons("me/Like", tokens=99) == ["with up to 16 tokens"]
+
+
+def test_of_the_shipped_scores_only_those_of_evalplus_are_claimed_to_be_comparable() -> None:
+    """Of the others the harness, the dates or the stop texts are different or not known."""
+    for name in evaluation.benchmark_names():
+        for one in evaluation.load_benchmark(name).published:
+            plus = name == "humaneval+" or (name == "humaneval" and one.prompt == "chat")
+            assert plus is (not one.unlike), (name, one.model)

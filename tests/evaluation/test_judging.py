@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from azr_mlx.evaluation.judging import as_function
+from azr_mlx.evaluation.scripts import script
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,16 @@ def test_a_later_change_of_what_was_returned_changes_nothing(judge) -> None:
     assert judge("evalplus", rows_given=[row])("Own/3", same_list).passed
 
 
+def test_imports_of_a_test_do_not_push_those_from_the_future_down(judge) -> None:
+    """MBPP's test_imports stand before the program, where nothing may stand before `from __future__`."""
+    row = {"task_id": 3, "prompt": "Give the root.", "code": "", "test_imports": ["import math"],
+           "test_list": ["assert root(4) == math.sqrt(4)"]}  # fmt: skip
+    score = judge("mbpp", rows_given=[row], split="")
+    program = "from __future__ import annotations, division\nimport os\ndef root(x: int) -> Any:\n    return {}\n"
+    assert score("3", program.format("math.sqrt(x)")).passed
+    assert not score("3", program.format("x")).passed
+
+
 def test_apps_reads_standard_input(judge) -> None:
     score = judge("apps")
     right = score("0", "n = int(input())\nprint(sum(map(int, input().split())))")
@@ -204,10 +216,9 @@ def test_apps_scripts_may_be_bodies_of_a_function(judge, program: str) -> None:
     assert judge("apps")("0", program).passed
 
 
-def test_imports_of_a_script_stay_at_the_top() -> None:
-    assert as_function("import re\nx = 1\nfrom math import *").startswith(
-        "import re\nfrom math import *\ndef code():\n    x = 1"
-    )
+def test_a_form_of_scripts_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no form 'other'"):
+        script("", "", "other")
 
 
 @pytest.mark.parametrize(
@@ -254,3 +265,79 @@ def test_livecodebench_runs_scripts_and_methods(judge) -> None:
         "b", "class Solution:\n    def join(self, a: List[int], b: List[int]):\n        return (*a, *b)"
     ).passed
     assert not score("b", "class Solution:\n    def join(self, a, b):\n        return a").passed
+
+
+# Programs that print half of a number, or return two lists joined, in the habits of models: right or not, as the
+# official harness says (python -m benchmarks.verdicts contests).
+HALF = "n = int(input())\n"
+DEEP = "def down(k):\n    return 0 if k == 0 else 1 + down(k - 1)\n"
+CACHED = "from functools import lru_cache\n@lru_cache(None)\n" + DEEP
+
+
+@pytest.mark.parametrize(
+    ("program", "livecodebench", "apps"),
+    [
+        (HALF + "print(n / 2)\nreturn", True, True),
+        (HALF + "if n:\n    print(n / 2)\n    return\nprint(0)", True, True),
+        (HALF + "print(n / 2)\nsys.exit(1)", True, True),
+        (HALF + "print(n / 2)\nexit()", True, True),
+        (HALF + "print(n / 2)\nraise SystemExit('done')", True, True),
+        (HALF + "print(n / 2)\nraise ValueError", False, False),
+        (HALF + "d = defaultdict(int)\nd[0] = n\nprint(d[0] / 2)", True, True),
+        (HALF + "print(deque([n / 2])[0])", True, True),
+        (HALF + "print(min(inf, n / 2))", True, False),
+        (HALF + "print(bisect_left([1, 2, 3], n) * 0.75)", True, False),
+        (HALF + "print(math.sqrt(n * n) / 2)", True, True),
+        (HALF + "print(reduce(add, [n]) / 2)", True, False),
+        (HALF + "x: List[int] = [n]\nprint(x[0] / 2)", True, True),
+        (HALF + DEEP + "print(n / 2 + 0 * down(3000))", True, False),
+        (HALF + DEEP + "print(n / 2 + 0 * down(20000))", True, False),
+        (HALF + CACHED + "print(n / 2 + 0 * down(9000))", True, False),
+        ("def main():\n    print(int(input()) / 2)\nif __name__ == '__main__':\n    main()", True, True),
+        ('def main():\n    print(int(input()) / 2)\nif __name__ == "__main__":\n    main()', True, True),
+        ("if __name__ == '__main__':\n    print(int(input()) / 2)\nx = 1", False, True),
+        ("x = 0\ndef f():\n    global x\n    x = 1.5\nf()\nint(input())\nprint(x)", False, False),
+        ("x = 0\ndef f():\n    nonlocal x\n    x = 1.5\nf()\nint(input())\nprint(x)", True, True),
+        ("from __future__ import annotations\nprint(int(input()) / 2)", False, False),
+        ("print(int(input()) / 2", False, False),
+        ("print(int(sys.stdin.buffer.readline()) / 2)", True, True),
+        ("class Solution:\n    def f(self, n):\n        return n / 2\nprint(Solution().f(int(input())))", False, True),
+        ("", False, False),
+    ],
+)
+def test_scripts_end_and_know_names_as_in_the_official_harnesses(
+    judge, program: str, livecodebench: bool, apps: bool
+) -> None:
+    assert judge("livecodebench")("a", program).passed is livecodebench
+    row = {"problem_id": 0, "question": "", "solutions": "", "difficulty": "interview", "starter_code": "",
+           "input_output": '{"inputs": ["3\\n"], "outputs": ["1.5\\n"]}'}  # fmt: skip
+    assert judge("apps", rows_given=[row])("0", program).passed is apps
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("class Solution:\n  def join(self, a, b):\n    return list(chain(a, b))", "++"),
+        ("class Solution:\n  def join(self, a: List[int], b: Optional[List[int]]):\n    return a + b", "++"),
+        (
+            "class Solution:\n  def join(self, a, b):\n    down = lambda k: k and down(k - 1)\n    down(9000)\n"
+            "    return a + b",
+            "++",
+        ),
+        ("def join(a, b):\n    return a + b", "++"),
+        ("def join(a, b):\n    return a + b  # as in class Solution", "!."),
+        # One instance for all tests: what the first leaves behind, the second sees.
+        ("class Solution:\n  had = []\n  def join(self, a, b):\n    self.had += a + b\n    return self.had", "+-"),
+        ("class Solution:\n  def join(self, a, b):\n    return a + b if a[0] == 1 else 1 / 0", "+!"),
+        ("class Solution:\n  def join(self, a, b):\n    return a + b if a[0] == 1 else exit()", "+!"),
+        ("import os\nclass Solution:\n  def join(self, a, b):\n    return a + b if a[0] == 1 else os._exit(0)", "+!"),
+    ],
+)
+def test_functions_share_names_depth_and_an_instance_as_in_the_official_harness(
+    judge, program: str, tests: str
+) -> None:
+    given = [{"input": f"[{i}]\n[2]", "output": f"[{i}, 2]", "testtype": "functional"} for i in (1, 3)]
+    row = {"question_title": "Join", "question_content": "", "question_id": "b", "difficulty": "hard", "metadata": "{}",
+           "starter_code": "class Solution:\n    def join(self, a: List[int], b: List[int]) -> List[int]:\n        ",
+           "public_test_cases": json.dumps(given), "private_test_cases": ""}  # fmt: skip
+    assert judge("livecodebench", rows_given=[row])("b", program).tests == tests

@@ -39,6 +39,26 @@ def test_samples_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
         assert not file.found
 
 
+def test_samples_of_other_versions_are_gone_on_from_and_both_versions_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    first, second, third = ({"model": "m", "versions": {"mlx": f"0.{i}", "azr_mlx": "1"}} for i in range(3))
+    with SampleFile(path, first) as file:
+        file.add(row("a"))
+        assert file.upgraded == ""
+    with SampleFile(path, second) as file:
+        assert set(file.found) == {("a", 0)}
+        assert file.upgraded == "mlx 0.0 to 0.1"
+    with SampleFile(path, second) as file:
+        assert file.upgraded == ""
+    with SampleFile(path, third) as file:
+        assert file.upgraded == "mlx 0.1 to 0.2"
+    kept = json.loads(path.with_name("samples.jsonl.run.json").read_text())
+    assert kept["versions"]["mlx"] == "0.2"
+    assert [one["mlx"] for one in kept["earlier_versions"]] == ["0.0", "0.1"]
+    with pytest.raises(UsageError, match="samples with another model: --fresh"):
+        SampleFile(path, third | {"model": "other"})
+
+
 def test_a_file_of_something_else_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine\n")
@@ -73,6 +93,37 @@ def test_completions_of_human_eval_and_of_evalplus_are_read(tmp_path: Path) -> N
     path = tmp_path / "c.jsonl"
     path.write_text('{"task_id": 2, "completion": "x"}\n\n{"task_id": "2", "solution": "y", "other": 1}\n')
     assert [one.get("solution") for one in read_completions(path, ["2"])] == [None, "y"]
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ('{"task_id": "a", "completion": "x", "solution": "y"}', {"solution": "y"}),
+        ('{"task_id": "a", "completion": null, "solution": "y"}', {"solution": "y"}),
+        ('{"task_id": "a", "completion": "x", "solution": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": "a"}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": true}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "sample": 1}', {"completion": "x", "sample": 1}),
+        ('{"task_id": "a", "completion": "x", "tokens": null, "stop": null}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "tokens": "12", "stop": 5}', {"completion": "x"}),
+        ('{"task_id": "a", "completion": "x", "tokens": 1.5, "note": 1}', {"completion": "x", "note": 1}),
+        ('\ufeff{"task_id": "a", "completion": "x"}', {"completion": "x"}),
+    ],
+)
+def test_rows_of_other_tools_are_read_as_evalplus_reads_them(tmp_path: Path, line: str, read: dict) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text(line, encoding="utf-8")
+    assert read_completions(path, ["a"]) == [{"task_id": "a", **read}]
+
+
+def test_a_number_that_one_sample_lacks_orders_none_of_its_task(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    lines = [{"task_id": task, "completion": str(i), "sample": s} for i, (task, s) in enumerate(
+        [("a", 5), ("a", None), ("b", 1), ("b", 0)]
+    )]  # fmt: skip
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert [one.get("sample") for one in read_completions(path, ["a", "b"])] == [None, None, 1, 0]
 
 
 def append(path: Path, number: int) -> None:

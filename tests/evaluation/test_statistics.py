@@ -66,6 +66,15 @@ def test_a_comparison_names_what_was_won_and_lost() -> None:
     assert found.low < 0 < found.high
 
 
+def test_that_no_task_changed_does_not_prove_that_none_would() -> None:
+    """Agresti and Min: of 164 unchanged tasks the interval is that of one task more won and lost in 166."""
+    same = {str(i): i % 2 for i in range(164)}
+    found = compare_rates(same, same)
+    assert (found.change, found.p) == (0, 1.0)
+    assert found.high == pytest.approx(1.959964 * math.sqrt(1 / 166 / 166), abs=1e-6)
+    assert found.low == -found.high
+
+
 def test_runs_without_a_common_task_are_not_compared() -> None:
     with pytest.raises(ValueError, match="share no task"):
         compare_rates({"a": 1}, {"b": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import shutil
@@ -241,6 +242,32 @@ def test_the_check_sees_a_file_that_is_another_model(run: Path, out: Path, tmp_p
     token_rows = exporter.check_rows(policy, source)
     assert exporter.check_folders(policy, token_rows, {"hf": out / "hf"})["hf"].good
     assert not exporter.check_folders(policy, token_rows, {"hf": folder})["hf"].good
+
+
+def test_the_check_says_which_implementation_it_compared_with(out: Path) -> None:
+    """Ours alone may read a configuration wrongly twice: then the check says so, in the manifest and on the card."""
+    expected = "in transformers" if importlib.util.find_spec("torch") else "own implementation only: torch is not"
+    for name in ("mlx", "peft", "hf", "base"):
+        said = json.loads((out / name / "manifest.json").read_text())["check"]["implementation"]
+        assert (expected if name in ("hf", "base") else "own implementation only") in said
+        assert said in (out / name / "README.md").read_text()
+
+
+def test_a_model_that_transformers_reads_otherwise_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was with the scaling of positions that got lost on the way in: right for us, another model elsewhere."""
+    pytest.importorskip("torch", reason="torch is not installed: make hf-check installs it")
+    written = weights.written_config
+
+    def otherwise(folder: Path) -> dict[str, object]:
+        return written(folder) | {"rope_theta": 123.0}
+
+    monkeypatch.setattr(weights, "written_config", otherwise)
+    monkeypatch.setattr(weights, "settled", lambda folder: {"rope_theta": 10_000.0})
+    with pytest.raises(AzrError, match="hf is another model in transformers than here"):
+        exporter.export_checkpoint(exporter.find_source(run), ("hf",), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_check_leaves_the_policy_as_it_was(run: Path, out: Path) -> None:

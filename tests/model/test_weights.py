@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -218,6 +221,26 @@ def test_a_download_that_lacks_a_file_is_one_line(copy: Path) -> None:
         load(copy)
 
 
+def test_an_index_older_than_the_files_beside_it_is_not_asked(copy: Path) -> None:
+    """As where a model in two files was merged into one: all tensors are there, and mlx_lm loads it."""
+    expected = logits(load(copy)[0])
+    names = weights.tensors(copy / "model.safetensors")
+    index = {"weight_map": {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(names)}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert mx.array_equal(logits(load(copy)[0]), expected)
+
+
+@pytest.mark.parametrize("method", ["fp8", "bitsandbytes"])
+def test_weights_that_another_tool_quantized_are_named_and_refused(copy: Path, method: str) -> None:
+    """Their files hold tensors that mlx_lm's model has no place for; which ones says nothing to a person."""
+    tensors = mx.load(str(copy / "model.safetensors"))
+    tensors |= {f"{name}_scale_inv": mx.ones((1, 1)) for name in tensors if "proj" in name}
+    mx.save_safetensors(str(copy / "model.safetensors"), tensors, metadata={"format": "pt"})
+    rewrite(copy, quantization_config={"quant_method": method})
+    with pytest.raises(AzrError, match=f"is quantized as {method}, which has no MLX counterpart: take the original"):
+        load(copy)
+
+
 def test_code_that_comes_with_a_model_is_not_run(copy: Path) -> None:
     rewrite(copy, model_file="evil.py")
     (copy / "evil.py").write_text("raise SystemExit('it ran')")
@@ -266,6 +289,47 @@ def test_a_cached_repository_is_used_offline_at_the_revision_asked_for(hub: Path
     assert weights.resolve(config.ModelConfig(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
     assert weights.resolve(config.ModelConfig(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
     assert weights.resolve(config.ModelConfig(id="me/tiny", revision="b" * 40)) == hub / "snapshots" / ("b" * 40)
+
+
+@pytest.fixture(params=["nothing listens", 401, 404, 503])
+def unanswered(hub: Path, request, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Not offline, but nothing listens at the hub's address, or what does refuses everything."""
+    from huggingface_hub import constants
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(request.param)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        if request.param == "nothing listens":
+            server.server_close()
+            yield
+            return
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+def test_what_is_cached_loads_when_the_hub_does_not_answer_with_one_note(hub: Path, unanswered, capfd) -> None:
+    assert weights.resolve(config.ModelConfig(id="me/tiny")) == hub / "snapshots" / ("a" * 40)
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert line.startswith("note: me/tiny is taken from the cache, the hub does not answer (")
+    assert weights.resolve(config.ModelConfig(id="me/tiny", revision="v1")) == hub / "snapshots" / ("b" * 40)
+
+
+def test_what_is_not_cached_is_one_line_when_the_hub_does_not_answer(unanswered) -> None:
+    with pytest.raises(weights.ModelNotFound, match=r"^(there is no repository )?me/other") as found:
+        weights.resolve(config.ModelConfig(id="me/other"))
+    assert "\n" not in str(found.value)
 
 
 def test_offline_a_missing_repository_is_one_line(hub: Path) -> None:

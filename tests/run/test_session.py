@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from azr_mlx import config
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import Executor
+from azr_mlx.export import find_source
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.session import Session
 
@@ -96,6 +98,17 @@ def test_whatever_goes_wrong_the_steps_before_it_are_saved(tmp_path, executor):
         session.run()
     assert steps_saved(tmp_path) == [0, 2]
     assert len((tmp_path / "step-000002" / "buffer.jsonl").read_text().splitlines()) >= 4
+
+
+def test_a_run_in_a_folder_of_any_name_goes_on_and_says_how(tmp_path, executor):
+    """A name with a blank is none that a configuration may have: the run's own would not be readable again."""
+    folder = tmp_path / "my run, it's new"
+    folder.mkdir()
+    session = opened(folder, executor, "steps=1")
+    assert config.load(folder).name == "nano"
+    assert find_source(session.keep()).settings.name == "nano"
+    *_, said = shlex.split(session.how_to_go_on())
+    assert said == str(folder)
 
 
 def test_the_best_policy_by_held_out_score_is_kept(tmp_path, executor, monkeypatch):
