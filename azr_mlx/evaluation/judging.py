@@ -249,12 +249,16 @@ class Judge:
         return Score(right, "passed" if right else "failed: another value")
 
     def _input(self, problem: Problem, answer: str) -> Score:
-        """The answer must be a call of f with literal arguments; the program, run on them, must give the output."""
+        """The answer must be a call of f with literal arguments; the program, run on them, must give the output.
+
+        The input of the data itself is taken as it stands: of 400 problems looked at, 7 have one that is no literal.
+        """
         match = re.fullmatch(r"\s*f\((.*)\)\s*", answer, re.DOTALL)
         if match is None:
             return Score(False, "failed: no call of f")
         try:
-            parse_arguments(match[1])
+            if match[1].strip() != str(problem.trials[0].given).strip():
+                parse_arguments(match[1])
             expected = parse_value(str(problem.trials[0].expected))
         except LiteralError as error:
             return Score(False, f"failed: not literal arguments: {error}"[:300])
