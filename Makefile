@@ -80,11 +80,14 @@ nano: $(CORE) ## Pre-train the embedded model again, from scratch (hours on a CP
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 3 --steps 7800 --decay 0.2308 --worked 0.9 --deductions 0.6 $(ARGS)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 4 --steps 400 --lr 0.0005 --decay 0.7 --grid 0.5 --worked 0.25 --deductions 0.5 $(ARGS)
 
+# Two processes, a file each at a time: most tests wait for processes of their own. ARGS="-n 0" takes one.
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(DEV) ## Run the tests [ARGS="-k name"]
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(TESTS) $(ARGS)
 
 test-slow: $(DEV) ## Run the slow tests too
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(TESTS) -m "slow or not slow" $(ARGS)
 
 hf-check: $(HF) ## Compare models and exports with transformers, torch, peft [TORCH=torch==2.13.0] and, with LLAMA=1, llama.cpp
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/export tests/model/test_rope.py $(ARGS)
