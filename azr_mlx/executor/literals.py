@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from azr_mlx.executor import values
+from azr_mlx.executor import syntax, values
 
 MAX_CHARS = 1 << 14  # ast.parse takes about a millisecond for each thousand
 MAX_CELLS = 1 << 16
@@ -93,7 +93,7 @@ def _parse(source: str, text: str, max_chars: int = MAX_CHARS) -> ast.Expression
     if not source:
         raise LiteralError("empty")
     try:
-        return ast.parse(source, _FILE, "eval")
+        return syntax.parse(source, _FILE, "eval")
     except SyntaxError as error:
         raise LiteralError(f"not a literal: {_short(str(error.msg))}") from None
     except (RecursionError, MemoryError):

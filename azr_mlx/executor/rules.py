@@ -14,6 +14,8 @@ import hashlib
 import warnings
 from functools import lru_cache
 
+from azr_mlx.executor import syntax
+
 MAX_CHARS = 4000
 MAX_NODES = 20_000
 _FILE = "<azr program>"
@@ -88,7 +90,7 @@ def reads_arguments(source: str, function: str = "f") -> bool:
 
 def _parse(source: str) -> ast.Module | str:
     try:
-        tree = ast.parse(source, _FILE)
+        tree = syntax.parse(source, _FILE)
         if sum(1 for _ in ast.walk(tree)) > MAX_NODES:
             return "too long"
         return tree

@@ -27,6 +27,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+from azr_mlx.executor import syntax
 from azr_mlx.executor.jobs import CallsJob, HalfJob, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.literals import LiteralError, parse_value
 
@@ -80,7 +81,7 @@ def _plan(test: str, entry_point: str, helpers: str, functions: tuple[str, ...])
     if len(text) + len(helpers) > _MAX_TEST:
         return TestPlan(reason=f"the test is longer than {_MAX_TEST} characters")
     try:
-        tree = ast.parse(text, "<test>")
+        tree = syntax.parse(text, "<test>")
         aid = _parsed(helpers) if helpers.strip() else None
         offered = frozenset(_defined(aid) - set(functions)) if aid is not None else frozenset()
         found = _Reader(functions, offered).read(tree)
@@ -104,7 +105,7 @@ class _NeedsProgram(Exception):
 
 
 def _compiled(text: str, aid: ast.Module | None, offered: frozenset[str], functions: tuple[str, ...]) -> dict[str, Any]:
-    tree = ast.parse(text, "<test>")
+    tree = syntax.parse(text, "<test>")
     own, free = _names(text)
     if not offered & free:
         aid = None
@@ -170,7 +171,7 @@ def _names(text: str) -> tuple[set[str], set[str]]:
 def _parsed(helpers: str) -> ast.Module | None:
     for text in (helpers, helpers + "    pass\n"):  # the stub of a prompt may end in the head of its function
         try:
-            return ast.parse(text, "<helpers>")
+            return syntax.parse(text, "<helpers>")
         except SyntaxError:
             continue
     return None

@@ -19,6 +19,7 @@ from functools import cache
 from statistics import fmean
 from typing import Any
 
+from azr_mlx.executor import syntax
 from azr_mlx.executor.rules import normalised_key
 from azr_mlx.selfplay.advantages import zero_signal_share
 from azr_mlx.selfplay.kinds import KINDS
@@ -320,7 +321,7 @@ def shape(program: str) -> tuple[int, int]:
     """AST nodes and depth of nesting of a program that parses (a valid task's does)."""
     nodes, depth = 0, 0
     # Level by level: `x+x+x+...` is nested as deep as it is long, and a model may write that.
-    level: list[ast.AST] = [ast.parse(program, "<azr program>")]
+    level: list[ast.AST] = [syntax.parse(program, "<azr program>")]
     while level:
         nodes, depth = nodes + len(level), depth + 1
         level = [child for node in level for child in ast.iter_child_nodes(node)]

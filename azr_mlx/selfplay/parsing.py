@@ -12,6 +12,8 @@ import ast
 import re
 from dataclasses import dataclass
 
+from azr_mlx.executor import syntax
+
 # A fence opens with a label and a line break; it closes with a fence on a line of its own. The end of the text does
 # not close one: a reply that was cut off has no block.
 _OPEN = re.compile(r"```[ \t]*+([\w+.-]*+)[ \t]*+\r?\n")
@@ -161,7 +163,7 @@ def solver_program(answer: str) -> str | None:
 def import_lines(program: str) -> str:
     """The top-level import statements of a program that parses, one a line: a solver who rewrites it may use them."""
     try:
-        tree = ast.parse(program, "<azr program>")
+        tree = syntax.parse(program, "<azr program>")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
     return "".join(ast.unparse(node) + "\n" for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from azr_mlx.executor import Executor, values
+from azr_mlx.executor import Executor, syntax, values
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.task_kind import (
     IDENTITY_CASES,
@@ -153,7 +153,7 @@ def one_fault(source: str, program: str) -> str | None:
     Layout, comments and quotes do not count: both are compared as Python writes them, in time linear in their length.
     """
     try:
-        before, after = (ast.unparse(ast.parse(text, "<azr program>")).splitlines() for text in (source, program))
+        before, after = (ast.unparse(syntax.parse(text, "<azr program>")).splitlines() for text in (source, program))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "nested too deep"  # it was parsed before: only the depth can be the trouble
     if before == after:
