@@ -16,6 +16,7 @@ from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.report.svg import Change
 from azr_mlx.run import held_out, metrics
+from azr_mlx.run.folder import RunFolder
 from azr_mlx.terminal import printable
 from azr_mlx.types import Kind
 
@@ -72,19 +73,14 @@ class RunData:
 
 def read(run: Path) -> RunData:
     """The data of a run folder. Raises UsageError when it is none."""
-    if not (run / "config.yaml").is_file() and not (run / "metrics.jsonl").is_file():
+    folder = RunFolder(run)
+    if not folder.exists:
         raise UsageError(f"{run} is not a run: it has neither config.yaml nor metrics.jsonl")
     settings = None
     with contextlib.suppress(AzrError):  # of another version: the page does without the options
-        settings = config.load(run / "config.yaml")
-    joined: dict[int, dict[str, Any]] = {}
-    for name in ("metrics.jsonl", "timings.jsonl"):
-        for row in _lines(run / name):
-            if isinstance(row.get("step"), int):
-                joined.setdefault(row["step"], {}).update(row)
-    rows = [joined[step] for step in sorted(joined)]
-    versions = {str(k): str(v) for k, v in (_json(run / "versions.json") or {}).items()}
-    return RunData(run, run.resolve().name, settings, rows, versions, _json(run / "probe.json"))
+        settings = folder.settings()
+    versions = {str(k): str(v) for k, v in (_json(folder.versions) or {}).items()}
+    return RunData(run, run.resolve().name, settings, folder.rows(), versions, _json(folder.held_out))
 
 
 def _json(path: Path) -> dict[str, Any] | None:
