@@ -222,7 +222,7 @@ class Trainer:
 
     # Before the first step --------------------------------------------------------------------------------------
 
-    def seed(self, progress: Callable[[int, int], None] = lambda have, want: None) -> dict[str, int]:
+    def seed(self) -> dict[str, int]:
         """Fill the buffer by proposing without learning (AZR section 3.3.1); returns what was refused and why.
 
         Kinds that hide a part of one triplet share what they find, as in the released code; those whose proposers are
@@ -235,7 +235,6 @@ class Trainer:
         for round_ in range(settings.seed_rounds):
             short = [kind for kind in self.kinds if len(self.buffer.tasks(kind)) < settings.seed_size]
             short = [kind for kind in short if KINDS[kind].chooses_program] or short
-            progress(min(len(self.buffer.tasks(kind)) for kind in self.kinds), settings.seed_size)
             if not short:
                 break
             for proposal in self.seed_proposals(short, step=-1 - settings.seed_rounds + round_):
