@@ -5,7 +5,7 @@ A request carries its purpose, so that proposals, attempts and solutions are nev
     stream = RolloutStream(session, judge, token_limit)
     stream.submit(proposal_requests)
     for proposal in stream.proposals():          # each judged, in the order in which they end
-        stream.submit([SampleRequest(prompt, Purpose.ATTEMPT, 8, proposal.number)])
+        stream.submit([SampleRequest(prompt, Purpose.ATTEMPT, 8, proposal.place)])
     stream.drain()
     groups = stream.groups()
 """
@@ -71,14 +71,14 @@ class SampleRequest:
     prompt: Prompt
     purpose: Purpose
     count: int = 1
-    proposal: int | None = None
+    proposal: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A rollout with its verdict. `number` is that of its request in the session."""
+    """A rollout with its verdict. `place` is the number of its request in the session, and of the rollout in that."""
 
-    number: int
+    place: tuple[int, int]
     rollout: Rollout
     verdict: Verdict
 
@@ -144,16 +144,16 @@ class RolloutStream:
         We block on a proposal's verdict after `VERDICTS_UNDER_WAY` more proposals have ended, not after a time. What is
         written together is then independent of the executor's speed, and a run can be repeated to the byte.
         """
-        due: deque[tuple[int, Rollout, PendingVerdict]] = deque()
+        due: deque[tuple[tuple[int, int], Rollout, PendingVerdict]] = deque()
         while self._unwritten_proposals:
-            number, rollout, verdict = next(self._ended)
-            if self._open[number].request.purpose is not Purpose.PROPOSAL:
+            place, rollout, verdict = next(self._ended)
+            if self._open[place[0]].request.purpose is not Purpose.PROPOSAL:
                 continue
             self._unwritten_proposals -= 1
-            due.append((number, rollout, verdict))
+            due.append((place, rollout, verdict))
             while len(due) > (VERDICTS_UNDER_WAY if self._unwritten_proposals else 0):
-                number, rollout, verdict = due.popleft()
-                yield Judged(number, rollout, verdict())
+                place, rollout, verdict = due.popleft()
+                yield Judged(place, rollout, verdict())
 
     def drain(self) -> None:
         """Write everything that was submitted to its end."""
@@ -163,7 +163,14 @@ class RolloutStream:
     def groups(self) -> list[Group]:
         """Every request with its rollouts, in the order of submission. Waits for the verdicts that are still out."""
         return [
-            Group(one.request, tuple(Judged(number, *sample_verdict(sample)) for sample in one.samples if sample))
+            Group(
+                one.request,
+                tuple(
+                    Judged((number, place), *sample_verdict(sample))
+                    for place, sample in enumerate(one.samples)
+                    if sample
+                ),
+            )
             for number, one in enumerate(self._open)
         ]
 
@@ -172,11 +179,11 @@ class RolloutStream:
         """Requests so far."""
         return len(self._open)
 
-    def _write(self) -> Iterator[tuple[int, Rollout, PendingVerdict]]:
+    def _write(self) -> Iterator[tuple[tuple[int, int], Rollout, PendingVerdict]]:
         for number, sample, rollout in self.session:
             verdict = self.judge(rollout)
             self._open[number].samples[sample] = (rollout, verdict)
-            yield number, rollout, verdict
+            yield (number, sample), rollout, verdict
 
 
 def sample_verdict(sample: tuple[Rollout, PendingVerdict]) -> tuple[Rollout, Verdict]:

@@ -103,9 +103,10 @@ class Trainer:
     # What is written --------------------------------------------------------------------------------------------
 
     def proposal_requests(self, step: int) -> list[SampleRequest]:
-        count = self.config.batch.proposals
+        group = self.config.batch.propose_group
+        count = self.config.batch.proposals // group
         return [
-            SampleRequest(prompt, Purpose.PROPOSAL)
+            SampleRequest(prompt, Purpose.PROPOSAL, group)
             for kind in self.kinds
             for prompt in self.proposal_prompts(kind, count, step, "propose")
         ]
@@ -116,7 +117,7 @@ class Trainer:
         if task is None:
             return []
         prompt = self.solver.ask(task)
-        return [SampleRequest(prompt, Purpose.ATTEMPT, self.config.batch.attempts, proposal.number)]
+        return [SampleRequest(prompt, Purpose.ATTEMPT, self.config.batch.attempts, proposal.place)]
 
     def solution_requests(self, step: int) -> list[SampleRequest]:
         """Practice on old and new tasks, drawn from memory when the proposals of the step are in it."""
@@ -203,7 +204,7 @@ class Trainer:
         rates = {group.request.proposal: group.solve_rate for group in attempts}
         scored = []
         for one in proposals:
-            rate = rates.get(one.number)
+            rate = rates.get(one.place)
             if not one.verdict.dropped and (rate is not None or not one.verdict.valid):
                 reward = propose_reward(one.verdict, rate, self.config.reward)
                 scored.append(Scored(one.rollout, one.verdict, reward, rate))

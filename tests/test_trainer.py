@@ -113,6 +113,22 @@ def test_a_step_proposes_attempts_and_solves_every_kind(executor):
     assert len(policy.taught) == 36
 
 
+def test_each_of_several_proposals_from_one_prompt_is_paid_for_its_own_task(executor):
+    class Uneven(Paper):
+        """Solves the tasks of even numbers always, the others on every second sample."""
+
+        def solve(self, prompt, j):
+            self.hit = 1 if int(prompt.task.cases[0].output) % 2 else 2
+            return super().solve(prompt, j)
+
+    grouped = config.with_values(SMALL, {"batch.proposals": 4, "batch.propose_group": 4, "tasks.kinds": ("deduction",)})
+    step = trainer(executor, Uneven(), grouped).train_step(0)
+    assert len({one.rollout.prompt.text for one in step.proposals}) == 1
+    for one in step.proposals:
+        assert one.solve_rate == (1.0 if int(one.verdict.task.cases[0].output) % 2 else 0.5)
+    assert sorted(one.solve_rate for one in step.proposals) == [0.5, 0.5, 1.0, 1.0]
+
+
 def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):
     step = trainer(executor, Paper(hit=1)).train_step(0)
     assert {one.reward for one in step.proposals} == {-0.5}

@@ -70,6 +70,10 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
     yield not t.kinds, f"tasks.kinds is empty: name at least one of {', '.join(Kind)}"
     yield len(set(t.kinds)) < len(t.kinds), f"tasks.kinds names a kind twice: {', '.join(t.kinds)}"
     yield b.proposals == 0 and b.solves == 0, "batch.proposals and batch.solves are both 0: a step would do nothing"
+    yield (
+        b.proposals % b.propose_group > 0,
+        f"batch.proposals {b.proposals} is no multiple of batch.propose_group {b.propose_group}",
+    )
     trains_proposals = b.train_proposer and b.proposals > 0
     trains_attempts = b.train_attempts and b.proposals > 0
     yield (
@@ -122,7 +126,8 @@ def cautions(config: Config) -> list[str]:
         found.append("tracking.wandb is the older way to write tracking.sinks: wandb; it works as before")
     if b.train_proposer and b.proposals and b.attempts == 1:
         found.append("batch.attempts 1: a solve rate of one attempt is 0 or 1, so no proposal is ever learnable")
-    if config.advantage.baseline == "by_prompt" and b.train_proposer and b.proposals:
+    lone_proposals = b.train_proposer and b.proposals and b.propose_group == 1
+    if config.advantage.baseline == "by_prompt" and lone_proposals:
         found.append(
             "advantage.baseline by_prompt: a proposal has its prompt to itself, so the proposer learns nothing"
         )

@@ -63,12 +63,19 @@ class TasksConfig:
     max_program_chars: int = option(4000, "longest program that a proposal may hold", low=1)
     max_input_chars: int = option(1000, "longest argument text that a proposal may hold", low=1)
     max_output_chars: int = option(400, "longest output text of a valid task", low=1)
+    draw: str = option(
+        "uniform",
+        "examples shown to a proposer, and programs lent to it, are drawn uniformly, or by their solve rate r with "
+        "weights r(1 - r)",
+        choices=("uniform", "learnable"),
+    )
     reject_constant: bool = option(False, "count a program that never reads its arguments as invalid")
 
 
 @dataclass(frozen=True)
 class BatchConfig:
     proposals: int = option(8, "proposals of each kind a step", low=0)
+    propose_group: int = option(1, "proposals written from one prompt; batch.proposals is a multiple of it", low=1)
     attempts: int = option(8, "n: solver rollouts that measure each fresh task", low=1)
     solves: int = option(8, "solver tasks of each kind a step, drawn from the buffer", low=0)
     solve_group: int = option(1, "solver rollouts of each drawn task", low=1)
@@ -119,6 +126,20 @@ class AdvantageConfig:
     )
     attempts_baseline: str = option(
         "by_prompt", "the same for attempts and other grouped solver rollouts", choices=("by_task_role", "by_prompt")
+    )
+    proposals_baseline: str = option(
+        "by_task_role",
+        "the same for proposals of one prompt (batch.propose_group)",
+        choices=("by_task_role", "by_prompt"),
+    )
+    proposal_signals: str = option(
+        "joint",
+        "a proposal's reward is centred as one number, or its form over all proposals and its learnability over the "
+        "valid ones (separate)",
+        choices=("joint", "separate"),
+    )
+    proposer_weight: float = option(
+        1.0, "factor on the advantages of proposals: their learning rate beside the solver's", low=0
     )
     per: str = option(
         "token", "what counts once in a mean: token weighs a rollout by its length", choices=("token", "rollout")

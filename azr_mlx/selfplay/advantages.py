@@ -58,32 +58,54 @@ def whiten(rewards: Sequence[float], counts: Sequence[int]) -> list[float]:
 def advantages(scored: Sequence[Scored], settings: config.AdvantageConfig, running: Running) -> list[float]:
     """One advantage for each rollout, in order; the same for all of its tokens.
 
-    Solver rollouts that share their prompt with others are centred by `attempts_baseline`, everything else by
-    `baseline`. Sets of a (kind, role) with fewer than `small_set` rollouts use, and all of them move, the moments of
-    `running`.
+    Rollouts that share their prompt with others are centred by `attempts_baseline` (solver) or `proposals_baseline`,
+    everything else by `baseline`. Sets of a (kind, role) with fewer than `small_set` rollouts use, and all of them
+    move, the moments of `running`.
+
+    With `proposal_signals` separate, a proposal has two advantages, which are added: its form, which compares the
+    rewards of invalid proposals with 0 for valid ones, and its learnability, which compares valid ones with each other.
+    Otherwise most of the spread of the rewards is that between valid and invalid, and hides the second.
     """
     group_sizes: dict[Hashable, int] = defaultdict(int)
     for one in scored:
         group_sizes[_prompt(one)] += 1
-    sets: dict[Hashable, list[int]] = defaultdict(list)
+    # Of one signal and one baseline: which rollouts, and the value of each.
+    sets: dict[Hashable, list[tuple[int, float]]] = defaultdict(list)
     for index, one in enumerate(scored):
-        grouped = one.role is Role.SOLVE and group_sizes[_prompt(one)] > 1
-        baseline = settings.attempts_baseline if grouped else settings.baseline
-        sets[_prompt(one) if baseline == "by_prompt" else f"{one.kind}/{one.role}"].append(index)
+        baseline = settings.baseline
+        if group_sizes[_prompt(one)] > 1:
+            baseline = settings.attempts_baseline if one.role is Role.SOLVE else settings.proposals_baseline
+        for signal, value in _signals(one, settings):
+            by_kind = f"{one.kind}/{one.role}{signal}"
+            sets[(_prompt(one), signal) if baseline == "by_prompt" else by_kind].append((index, value))
     result = [0.0] * len(scored)
     for name, members in sets.items():
-        rewards = [scored[i].reward for i in members]
-        counts = [len(scored[i].rollout.completion.tokens) if settings.per == "token" else 1 for i in members]
-        mean, variance = moments(rewards, counts)
+        values = [value for _, value in members]
+        lengths = [len(scored[i].rollout.completion.tokens) for i, _ in members]
+        mean, variance = moments(values, lengths if settings.per == "token" else [1] * len(members))
         if isinstance(name, str):
             blended = running.blend(name, mean, variance, settings.decay)
             if len(members) < settings.small_set:
                 mean, variance = blended
-        elif max(rewards) == min(rewards):
+        elif max(values) == min(values):
             continue  # a group of one prompt without a spread says nothing
-        for index, value in zip(members, _centred(rewards, mean, variance, settings.divide_by_std), strict=True):
-            result[index] = max(0.0, value) if settings.positive_only else value
+        for (index, _), value in zip(members, _centred(values, mean, variance, settings.divide_by_std), strict=True):
+            result[index] += value
+    for index, one in enumerate(scored):
+        if settings.positive_only:
+            result[index] = max(0.0, result[index])
+        if one.role is Role.PROPOSE:
+            result[index] *= settings.proposer_weight
     return result
+
+
+def _signals(one: Scored, settings: config.AdvantageConfig) -> list[tuple[str, float]]:
+    """What a rollout is compared by: the suffix of each set's name and the value."""
+    if one.role is Role.SOLVE or settings.proposal_signals == "joint":
+        return [("", one.reward)]
+    if not one.verdict.valid:
+        return [("/form", one.reward)]
+    return [("/form", 0.0), ("/learnability", one.reward)]
 
 
 def _centred(rewards: Sequence[float], mean: float, variance: float, divide: bool) -> list[float]:

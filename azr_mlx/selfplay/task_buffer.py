@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,22 +103,23 @@ class Buffer:
             self._solved.pop(leaving, None)
         return True
 
-    def references(self, kind: Kind, count: int, rng: random.Random) -> list[Task]:
-        """min(count, size) different tasks of a kind, uniformly (AZR section 3.3.2)."""
-        ring = self.tasks(kind)
-        return rng.sample(ring, min(count, len(ring)))
+    def references(self, kind: Kind, count: int, rng: random.Random, learnable: bool = False) -> list[Task]:
+        """min(count, size) different tasks of a kind, uniformly (AZR section 3.3.2) or as `draw` prefers them."""
+        ring = self._rings[kind]
+        number = min(count, len(ring))
+        return self._likely(ring, number, rng) if learnable else rng.sample([*ring.values()], number)
 
-    def program(self, rng: random.Random) -> Task:
-        """The task whose program a proposal is to be about: uniform over all tasks of the kinds that choose programs.
+    def program(self, rng: random.Random, learnable: bool = False) -> Task:
+        """The task whose program a proposal is to be about, of all tasks of the kinds that choose programs.
 
-        Where only the other kinds are played, over theirs.
+        Where only the other kinds are played, of theirs. Uniformly, or as `draw` prefers them.
         """
         # The last kind comes first, as in the released code: which task a random number picks depends on the order.
-        sources = [task for kind in reversed(choosing()) for task in self.tasks(kind)]
-        sources = sources or [task for kind in Kind for task in self.tasks(kind)]
+        sources = {name: task for kind in reversed(choosing()) for name, task in self._rings[kind].items()}
+        sources = sources or {name: task for kind in Kind for name, task in self._rings[kind].items()}
         if not sources:
             raise ValueError("an empty buffer has no program to lend")
-        return rng.choice(sources)
+        return self._likely(sources, 1, rng)[0] if learnable else rng.choice([*sources.values()])
 
     def draw(
         self,
@@ -135,15 +136,15 @@ class Buffer:
         or with `learnable` by what `note` last recorded of them. A ring with too few tasks is drawn from again until
         the count is met; an empty one gives none.
         """
-        ring = self.tasks(kind)
+        ring = self._rings[kind]
         if not ring:
             return []
-        recent = [task for task in ring if task.step == step]
+        recent = [task for task in ring.values() if task.step == step]
         drawn = rng.sample(recent, min(len(recent), int(fresh_share * count)))
-        old = [task for task in ring if task.step != step] or ring
+        old = {name: task for name, task in ring.items() if task.step != step} or ring
         while len(drawn) < count:
             number = min(len(old), count - len(drawn))
-            drawn += self._likely(old, number, rng) if learnable else rng.sample(old, number)
+            drawn += self._likely(old, number, rng) if learnable else rng.sample([*old.values()], number)
         return drawn
 
     def note(self, task: Task, solve_rate: float) -> None:
@@ -151,20 +152,20 @@ class Buffer:
         if key(task) in self._rings[task.kind]:
             self._solved[key(task)] = solve_rate
 
-    def _likely(self, tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
-        """`count` of the tasks without replacement, with weights r(1 - r) + EVERY_TASK of their latest solve rates r.
+    def _likely(self, tasks: Mapping[str, Task], count: int, rng: random.Random) -> list[Task]:
+        """`count` of the tasks (by key) without replacement, with weights r(1 - r) + EVERY_TASK.
 
-        One that was never solved counts as half solved. The `count` largest of u^(1/w) with uniform u are such a draw
+        r is the latest solve rate of each. One that was never solved counts as half solved. The `count` largest of u^(1/w) with uniform u are such a draw
         (Efraimidis and Spirakis 2006).
         """
 
-        def place(task: Task) -> float:
-            rate = self._solved.get(key(task), 0.5)
+        def place(name: str) -> float:
+            rate = self._solved.get(name, 0.5)
             return math.pow(rng.random(), 1.0 / (rate * (1.0 - rate) + EVERY_TASK))
 
         # A draw's randomness is spent in the order of the tasks, so the places are computed before they are compared.
-        places = [place(task) for task in tasks]
-        return [tasks[i] for i in heapq.nlargest(count, range(len(tasks)), key=places.__getitem__)]
+        places = {name: place(name) for name in tasks}
+        return [tasks[name] for name in heapq.nlargest(count, tasks, key=places.__getitem__)]
 
     def snapshot(self) -> Snapshot:
         """The content as it is now, for `restore`."""

@@ -110,6 +110,10 @@ def train_all_weights() -> None:
     policy.linear_to_lora_layers = unfreeze  # type: ignore[attr-defined]
 
 
+# More fresh tasks and fewer old ones: the attempts at fresh tasks are what a proposer learns from.
+WIDE = ("batch.proposals=16", "batch.solves=2")
+SEPARATE = (*WIDE, "advantage.proposal_signals=separate", "reward.learnability=variance", "tasks.draw=learnable")
+
 CONDITIONS = {
     "default": Condition("the nano preset"),
     "shuffled": Condition("rewards shuffled within groups", prepare=shuffle_rewards),
@@ -153,5 +157,12 @@ CONDITIONS = {
     "lr-quarter": Condition("learning rate 4e-4", ("optim.lr=4e-4",)),
     "lr-half": Condition("learning rate 8e-4", ("optim.lr=8e-4",)),
     "lr-double": Condition("learning rate 3.2e-3", ("optim.lr=3.2e-3",)),
+    "separate": Condition(
+        "form and learnability of 16 proposals centred apart, r near 1/2 paid, shown and lent", SEPARATE
+    ),
+    "grouped": Condition(
+        "the same, four proposals from each prompt, compared with each other",
+        (*SEPARATE, "batch.propose_group=4", "advantage.proposals_baseline=by_prompt"),
+    ),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }

@@ -92,6 +92,19 @@ def test_references_are_different_tasks_and_at_most_all_of_them():
     ]
 
 
+@pytest.mark.parametrize("learnable", [False, True])
+def test_references_and_lent_programs_prefer_what_is_solved_sometimes_if_asked(learnable):
+    buffer, rng, shown, lent = Buffer(10), random.Random(0), Counter(), Counter()
+    for number, rate in enumerate((0.0, 0.5, 1.0)):
+        buffer.add(task(number))
+        buffer.note(task(number), rate)
+    for _ in range(300):
+        shown.update(one.program[-1] for one in buffer.references(Kind.DEDUCTION, 1, rng, learnable))
+        lent[buffer.program(rng, learnable).program[-1]] += 1
+    for drawn in (shown, lent):
+        assert drawn["1"] > 220 if learnable else max(drawn.values()) < 150
+
+
 def test_fresh_tasks_are_drawn_first_up_to_their_share():
     buffer = Buffer(100)
     for number in range(40):

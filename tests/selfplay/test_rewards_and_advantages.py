@@ -17,10 +17,23 @@ VALID, INVALID = Verdict(True, True, "ok"), Verdict(False, False, "syntax error"
 
 
 def scored(
-    reward: float, tokens: int = 10, role: Role = Role.SOLVE, kind: Kind = Kind.DEDUCTION, prompt: str = "p"
+    reward: float,
+    tokens: int = 10,
+    role: Role = Role.SOLVE,
+    kind: Kind = Kind.DEDUCTION,
+    prompt: str = "p",
+    verdict: Verdict = VALID,
 ) -> Scored:
     completion = Completion((0,) * tokens, (0.0,) * tokens, "", Stop.EOS)
-    return Scored(Rollout(Prompt(role, kind, prompt), (), completion), VALID, reward)
+    return Scored(Rollout(Prompt(role, kind, prompt), (), completion), verdict, reward)
+
+
+def proposal(reward: float, prompt: str = "p") -> Scored:
+    """A proposal; below the reward of any valid one it is invalid."""
+    return scored(reward, role=Role.PROPOSE, prompt=prompt, verdict=INVALID if reward == -1.0 else VALID)
+
+
+RAW = {"divide_by_std": False, "small_set": 0}
 
 
 # 1 - r inside (0, 1); both ends teach nothing.
@@ -105,6 +118,41 @@ def test_whitened_rewards_have_mean_zero_and_variance_one_over_tokens(rows):
     if len(set(rewards)) > 1:
         variance = sum(n * a * a for n, a in zip(counts, values, strict=True)) / (total - 1)
         assert math.isclose(variance, 1.0, rel_tol=1e-4)
+
+
+def test_proposals_of_one_prompt_are_compared_with_each_other_if_asked():
+    both = [proposal(1.0, "easy"), proposal(0.5, "easy"), proposal(0.0, "hard"), proposal(-0.5, "hard")]
+    settings = config.AdvantageConfig(**RAW)
+    assert advantages(both, settings, Running()) == [0.75, 0.25, -0.25, -0.75]
+    settings = config.AdvantageConfig(**RAW, proposals_baseline="by_prompt")
+    assert advantages(both, settings, Running()) == [0.25, -0.25, 0.25, -0.25]
+
+
+def test_form_and_learnability_of_a_proposal_are_two_signals_if_asked():
+    rows = [proposal(-1.0), proposal(-1.0), proposal(1.0), proposal(-0.5)]
+    # Together an unlearnable task is hardly worse than the mean of -0.375. Apart: the form is 0.5 from its mean, and
+    # the learnability of the two valid ones 0.75 from theirs.
+    assert advantages(rows, config.AdvantageConfig(**RAW), Running()) == [-0.625, -0.625, 1.375, -0.125]
+    settings = config.AdvantageConfig(**RAW, proposal_signals="separate")
+    assert advantages(rows, settings, Running()) == [-0.5, -0.5, 1.25, -0.25]
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.25, 1.0]), min_size=1, max_size=12))
+def test_separate_signals_never_blame_a_proposal_for_how_many_others_are_valid(rewards):
+    settings = config.AdvantageConfig(**RAW, proposal_signals="separate")
+    rows = [proposal(reward) for reward in rewards]
+    valid = [i for i, reward in enumerate(rewards) if reward != -1.0]
+    alone = advantages([rows[i] for i in valid], settings, Running())
+    among = advantages(rows, settings, Running())
+    # What sets valid proposals apart from each other is the same whatever stands beside them.
+    for i, value in zip(valid, alone, strict=True):
+        assert among[i] - among[valid[0]] == pytest.approx(value - alone[0], abs=1e-9)
+
+
+def test_the_proposer_s_weight_leaves_the_solver_alone():
+    rows = [proposal(1.0), proposal(-0.5), scored(1.0), scored(-0.5)]
+    settings = config.AdvantageConfig(**RAW, proposer_weight=2.0)
+    assert advantages(rows, settings, Running()) == [1.5, -1.5, 0.75, -0.75]
 
 
 def test_flat_groups_are_counted():
