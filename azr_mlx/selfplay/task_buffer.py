@@ -155,8 +155,8 @@ class Buffer:
     def _likely(self, tasks: Mapping[str, Task], count: int, rng: random.Random) -> list[Task]:
         """`count` of the tasks (by key) without replacement, with weights r(1 - r) + EVERY_TASK.
 
-        r is the latest solve rate of each. One that was never solved counts as half solved. The `count` largest of u^(1/w) with uniform u are such a draw
-        (Efraimidis and Spirakis 2006).
+        r is the latest solve rate; a task that was never solved counts as half solved. The `count` largest of u^(1/w)
+        with uniform u are such a draw (Efraimidis and Spirakis 2006).
         """
 
         def place(name: str) -> float:
