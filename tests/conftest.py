@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # A busy machine is slow and not wrong: how long one example takes is no property.
 settings.register_profile("azr", deadline=None)
 settings.load_profile("azr")
+
+# One thread for each matrix product, here and in the processes that tests start: the matrices are small, and threads
+# that wait for each other spin, which on a busy machine costs twenty times what it saves.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Before any test module imports MLX: on Linux this puts a fast BLAS under it. Where there is no MLX the
 # environment side is tested alone.
