@@ -7,7 +7,7 @@ never hold each other, and anything with the same methods can take their place.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +22,7 @@ from azr_mlx.generation import (
     TrainablePolicy,
 )
 from azr_mlx.selfplay.advantages import Running, advantages
+from azr_mlx.selfplay.archive import Archive
 from azr_mlx.selfplay.kinds import KINDS, twins
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
@@ -48,6 +49,7 @@ class Trainer:
     solver: Solver
     buffer: Buffer
     running: Running = field(default_factory=Running)
+    archive: Archive | None = None
     phase: PhaseTimer = untimed
 
     def __post_init__(self) -> None:
@@ -76,9 +78,10 @@ class Trainer:
         attempts = [group for group in groups if group.request.purpose is Purpose.ATTEMPT]
         solutions = [group for group in groups if group.request.purpose is Purpose.SOLUTION]
         self.note_solve_rates([*attempts, *solutions])
+        crowding = self.count_programs(proposals)
         return self.learn(
             step,
-            proposals=self.score_proposals(proposals, attempts),
+            proposals=self.score_proposals(proposals, attempts, crowding),
             attempts=self.score_solutions(attempts),
             solutions=self.score_solutions(solutions),
             dropped=sum(
@@ -98,7 +101,10 @@ class Trainer:
         with self.phase("update", len(trained)):
             update = self.policy.update([one.rollout for one in trained], weights)
         self.solver.forget()
-        return Step(step, proposals, attempts, solutions, trained, weights, update, dropped, len(scored) - len(trained))
+        return Step(
+            step, proposals, attempts, solutions, trained, weights, update, dropped, masked=len(scored) - len(trained),
+            cells=None if self.archive is None else len(self.archive),
+        )  # fmt: skip
 
     # What is written --------------------------------------------------------------------------------------------
 
@@ -192,6 +198,17 @@ class Trainer:
         self.buffer.add(task)
         return proposal
 
+    def count_programs(self, proposals: Sequence[Judged]) -> dict[tuple[int, int], float]:
+        """How crowded the archive was with programs like those of the new tasks, by place; then they are in it.
+
+        Of the kinds whose proposers choose the program. Empty without an archive.
+        """
+        new = {one.place: task for one in proposals if (task := chosen_program(one.verdict.task)) is not None}
+        if self.archive is None:
+            return {}
+        with self.phase("execute", len(new)):
+            return dict(zip(new, self.archive.add([*new.values()]), strict=True))
+
     def note_solve_rates(self, groups: Iterable[Group]) -> None:
         """The buffer learns how often each task was solved."""
         for group in groups:
@@ -199,15 +216,21 @@ class Trainer:
             if rate is not None and task is not None:
                 self.buffer.note(task, rate)
 
-    def score_proposals(self, proposals: Sequence[Judged], attempts: Sequence[Group]) -> list[Scored]:
-        """A proposal earns what the attempts at its task say of it. What could not be judged earns nothing at all."""
+    def score_proposals(
+        self, proposals: Sequence[Judged], attempts: Sequence[Group], crowding: Mapping[tuple[int, int], float]
+    ) -> list[Scored]:
+        """A proposal earns what the attempts at its task say of it, less what the archive has of its sort.
+
+        What could not be judged earns nothing at all.
+        """
         rates = {group.request.proposal: group.solve_rate for group in attempts}
         scored = []
         for one in proposals:
             rate = rates.get(one.place)
             if not one.verdict.dropped and (rate is not None or not one.verdict.valid):
-                reward = propose_reward(one.verdict, rate, self.config.reward)
-                scored.append(Scored(one.rollout, one.verdict, reward, rate))
+                crowded = crowding.get(one.place)
+                reward = propose_reward(one.verdict, rate, self.config.reward, crowded or 0.0)
+                scored.append(Scored(one.rollout, one.verdict, reward, rate, crowding=crowded))
         return scored
 
     def score_solutions(self, groups: Iterable[Group]) -> list[Scored]:
@@ -251,6 +274,8 @@ class Trainer:
                             self.buffer.add(twin)
                         else:
                             reasons[why] = reasons.get(why, 0) + 1
+        if self.archive is not None:
+            self.archive.add([task for kind in self.kinds for task in self.buffer.tasks(kind) if chosen_program(task)])
         return reasons
 
     def seed_proposals(self, kinds: Sequence[Kind], step: int) -> list[Judged]:
@@ -265,6 +290,11 @@ class Trainer:
             for _ in stream.proposals():
                 pass
         return [one for group in self.judge("execute", stream) for one in group.judged]
+
+
+def chosen_program(task: Task | None) -> Task | None:
+    """The task, if its program is its proposer's own and was not lent."""
+    return task if task is not None and KINDS[task.kind].chooses_program else None
 
 
 def cut_off(one: Scored) -> bool:

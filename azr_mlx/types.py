@@ -165,13 +165,18 @@ PendingVerdict = Callable[[], Verdict]  # a verdict that may still be under way:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A judged rollout with its reward; proposals also carry the solve rate their task was measured at."""
+    """A judged rollout with its reward.
+
+    Proposals also carry the solve rate their task was measured at, and how crowded the archive was with programs like
+    theirs (None without an archive).
+    """
 
     rollout: Rollout
     verdict: Verdict
     reward: float
     solve_rate: float | None = None
     attempt: bool = False  # one of the n solver rollouts that measured a fresh task
+    crowding: float | None = None
 
     @property
     def role(self) -> Role:
@@ -215,3 +220,4 @@ class Step:
     update: Update
     dropped: int  # rollouts that the harness could not judge
     masked: int  # truncated solver rollouts that were left out of the loss
+    cells: int | None = None  # filled cells of the archive after the step; None without one

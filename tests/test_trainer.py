@@ -8,12 +8,13 @@ import pytest
 
 from azr_mlx import config
 from azr_mlx.executor import Executor
+from azr_mlx.selfplay.archive import Archive
 from azr_mlx.selfplay.prompts import Compact
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import Buffer
 from azr_mlx.trainer import Trainer
-from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop, Update
+from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, Task, Update
 
 STYLE = Compact()
 SMALL = replace(
@@ -92,7 +93,9 @@ def executor():
 
 
 def trainer(executor, policy, settings=SMALL) -> Trainer:
-    made = Trainer(settings, policy, Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor), Buffer(100))
+    archive = Archive(executor) if settings.buffer.archive else None
+    proposer, solver = Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor)
+    made = Trainer(settings, policy, proposer, solver, Buffer(100), archive=archive)
     made.seed()
     return made
 
@@ -127,6 +130,34 @@ def test_each_of_several_proposals_from_one_prompt_is_paid_for_its_own_task(exec
     for one in step.proposals:
         assert one.solve_rate == (1.0 if int(one.verdict.task.cases[0].output) % 2 else 0.5)
     assert sorted(one.solve_rate for one in step.proposals) == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_a_program_of_which_the_archive_is_full_pays_less(executor):
+    class Stale(Paper):
+        """Its programs differ in a constant and in a name, or in what they are made of, by turns."""
+
+        def propose(self, prompt):
+            self.proposed += 1
+            stale = f"def f(v{self.proposed}):\n    return {self.proposed} + v{self.proposed}"
+            return STYLE.reply(
+                prompt, stale if self.proposed % 2 else f"def f(a):\n    return [a] * {self.proposed}", "1"
+            )
+
+    words = {"tasks.kinds": ("deduction",), "buffer.seed_size": 1, "buffer.archive": True, "reward.crowded": 0.4}
+    made = trainer(executor, Stale(), config.with_values(SMALL, words))
+    made.archive.add([Task(Kind.DEDUCTION, f"def f(x):\n    return x + {i}", (Case("1", "1"),)) for i in range(7)])
+    first, second = made.train_step(0).proposals
+    # One program of the first task, seven of one skeleton: two sorts, four of each on average.
+    assert (first.crowding, second.crowding) == (pytest.approx(7 / 11), 0.0)
+    assert (first.reward, second.reward) == (pytest.approx(0.5 - 0.4 * 7 / 11), 0.5)
+
+
+def test_the_archive_counts_seeds_and_every_chosen_program_once(executor):
+    made = trainer(executor, Paper(), config.with_values(SMALL, {"buffer.archive": True}))
+    assert sum(cell.count for cell in made.archive.cells.values()) == 6  # deductions and abductions; others are lent
+    step = made.train_step(0)
+    assert sum(cell.count for cell in made.archive.cells.values()) == 10
+    assert step.cells == len(made.archive)
 
 
 def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):

@@ -96,6 +96,10 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         "loss.clip_low and loss.clip_high are both 0: no token could be learned from",
     )
     yield (
+        r.crowded > 0 and not c.buffer.archive,
+        f"reward.crowded {r.crowded:g} needs buffer.archive: true, which counts the programs that are alike",
+    )
+    yield (
         c.buffer.seed_size > c.buffer.capacity,
         f"buffer.seed_size {c.buffer.seed_size} is more than buffer.capacity {c.buffer.capacity}",
     )

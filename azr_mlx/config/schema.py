@@ -115,6 +115,11 @@ class RewardConfig:
     learnability: str = option(
         "one_minus", "of a solve rate r: one_minus is 1 - r, variance is 4r(1 - r)", choices=("one_minus", "variance")
     )
+    crowded: float = option(
+        0.0,
+        "taken from a valid proposal, times n / (n + m): n programs like it in the run, m of each sort on average",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,9 @@ class AdvantageConfig:
         "a proposal's reward is centred as one number, or its form over all proposals and its learnability over the "
         "valid ones (separate)",
         choices=("joint", "separate"),
+    )
+    form_weight: float = option(
+        1.0, "with separate signals, factor on a proposal's form; its learnability has 1", low=0
     )
     proposer_weight: float = option(
         1.0, "factor on the advantages of proposals: their learning rate beside the solver's", low=0
@@ -188,6 +196,9 @@ class BufferConfig:
         0, "most tasks of a kind about one program, where the proposer chooses it; 0 is any number", low=0
     )
     seed_size: int = option(64, "valid seed tasks to collect before the first step", low=1)
+    archive: bool = option(
+        False, "count the programs of the whole run by what they are made of and by what they do (metrics cells/)"
+    )
     seed_rounds: int = option(40, "most rounds of proposing spent on seeds", low=0)
 
 

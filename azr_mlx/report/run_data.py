@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import math
@@ -14,8 +15,10 @@ from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.executor import syntax
 from azr_mlx.report.svg import Change
 from azr_mlx.run import held_out, metrics
+from azr_mlx.run.checkpoint import ARCHIVE
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.terminal import printable
 from azr_mlx.types import Kind
@@ -232,6 +235,70 @@ def groups(rows: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
     count = min(most, len(rows))
     for i in range(count):
         yield rows[len(rows) * i // count : len(rows) * (i + 1) // count]
+
+
+# The archive ----------------------------------------------------------------------------------------------------------
+
+FAMILIES = ("expression", "assignment", "conditional", "comprehension", "loop", "further functions")
+NODES = 5  # of a syntax tree in one column of the map
+COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class Square:
+    """A place of the map: how many cells of it are filled, and by how many programs."""
+
+    cells: int = 0
+    programs: int = 0
+
+
+def archive_map(data: RunData) -> tuple[list[str], dict[str, list[Square]]]:
+    """The archive of the newest checkpoint: sizes of programs as heads of columns, and a row for each family.
+
+    Both empty where there is no archive. A family is the most that a program is made of, in the order of `FAMILIES`.
+    """
+    latest = RunFolder(data.run).latest()
+    rows = [] if latest is None else list(_lines(latest / ARCHIVE))
+    counts: dict[tuple[str, int], list[int]] = {}
+    for row in rows:
+        program, count = row.get("program"), row.get("count")
+        if not isinstance(program, str) or not isinstance(count, int):
+            continue
+        try:
+            tree = syntax.parse(program[:TEXT])
+            nodes = sum(1 for _ in ast.walk(tree))
+            family = _family(tree)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        square = counts.setdefault((family, min(COLUMNS - 1, nodes // NODES)), [0, 0])
+        square[0] += 1
+        square[1] += count
+    if not counts:
+        return [], {}
+    first, last = min(column for _, column in counts), max(column for _, column in counts)
+    heads = [
+        f"{NODES * column}+" if column == COLUMNS - 1 else f"{NODES * column} to {NODES * column + NODES - 1}"
+        for column in range(first, last + 1)
+    ]
+    lines = {
+        family: [Square(*counts.get((family, column), (0, 0))) for column in range(first, last + 1)]
+        for family in FAMILIES
+        if any(name == family for name, _ in counts)
+    }
+    return heads, lines
+
+
+def _family(tree: ast.Module) -> str:
+    kinds = {type(node) for node in ast.walk(tree)}
+    if len([node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)]) > 1:
+        return "further functions"
+    if kinds & {ast.For, ast.While}:
+        return "loop"
+    if kinds & {ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp}:
+        return "comprehension"
+    if kinds & {ast.If, ast.IfExp, ast.Match}:
+        return "conditional"
+    return "assignment" if kinds & {ast.Assign, ast.AugAssign, ast.AnnAssign} else "expression"
 
 
 # Tasks ----------------------------------------------------------------------------------------------------------------

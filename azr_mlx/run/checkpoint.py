@@ -6,6 +6,7 @@ A run folder holds `step-000123/` folders, each a valid `--adapter-path` for mlx
     state.safetensors                           the optimizer's moments
     state.json                                  step, running baselines, best result so far, hashes of the files
     buffer.jsonl                                every task in memory
+    archive.jsonl                               every cell of the archive, if the run keeps one
 
 No random state is stored: every draw is keyed by (seed, step, phase, row).
 """
@@ -23,7 +24,10 @@ from azr_mlx.errors import AzrError
 from azr_mlx.files import plain_errors, sha256, sync, write_text
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay.advantages import Running
+from azr_mlx.selfplay.archive import Archive
 from azr_mlx.selfplay.task_buffer import Buffer
+
+ARCHIVE = "archive.jsonl"
 
 
 class Saved(Protocol):
@@ -37,7 +41,13 @@ class Saved(Protocol):
 
 
 def save(
-    run: RunFolder, step: int, policy: Saved, buffer: Buffer, running: Running, extra: Mapping[str, Any] | None = None
+    run: RunFolder,
+    step: int,
+    policy: Saved,
+    buffer: Buffer,
+    running: Running,
+    extra: Mapping[str, Any] | None = None,
+    archive: Archive | None = None,
 ) -> Path:
     """Write `step-NNNNNN`: the state after `step` steps. Raises AzrError, and then leaves nothing behind."""
     import mlx.core as mx
@@ -53,6 +63,8 @@ def save(
             moments = {name: value for name, value in sorted(policy.state().items()) if name.startswith("optim.")}
             mx.save_safetensors(str(fresh / "state.safetensors"), moments)
             (fresh / "buffer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in buffer.rows()))
+            if archive is not None:
+                (fresh / ARCHIVE).write_text("".join(json.dumps(row) + "\n" for row in archive.rows()))
             state = {  # `extra` first: after a resume it holds the facts of the checkpoint that was loaded
                 **(extra or {}),
                 "step": step,
@@ -72,7 +84,9 @@ def save(
     return target
 
 
-def load(folder: Path, policy: Saved, buffer: Buffer, running: Running) -> dict[str, Any]:
+def load(
+    folder: Path, policy: Saved, buffer: Buffer, running: Running, archive: Archive | None = None
+) -> dict[str, Any]:
     """Put a checkpoint back into policy, buffer and baselines; returns its state.json. Raises AzrError.
 
     Tasks of the buffer that are left out are told on stderr, with the reasons.
@@ -93,6 +107,11 @@ def load(folder: Path, policy: Saved, buffer: Buffer, running: Running) -> dict[
         reasons = ", ".join(f"{why} {number}" for why, number in left_out.most_common())
         sys.stderr.write(f"{left_out.total()} tasks of {folder / 'buffer.jsonl'} are left out: {reasons}\n")
     running.moments = {name: (pair[0], pair[1]) for name, pair in state["running"].items()}
+    if archive is not None:
+        try:
+            archive.load(json.loads(line) for line in (folder / ARCHIVE).read_text().splitlines())
+        except (OSError, ValueError) as error:
+            raise AzrError(f"{folder / ARCHIVE} cannot be read: {error}") from None
     return state
 
 

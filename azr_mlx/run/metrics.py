@@ -87,6 +87,11 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("repeated/{kind}", "proposals of a task that is in the buffer already", "duplicates / proposals",
            better="down"),
+    Metric(
+        "crowding/{kind}", "how full the archive is with programs like the valid ones", "mean of n / (n + m), n "
+        "programs like it and m of each sort on average", better="down",
+    ),
+    Metric("cells/filled", "different sorts of programs in the archive", "count over the whole run", "cells", "up"),
     Metric("refused/{kind}", "why proposals were refused", "count of each reason", "proposals"),
     Metric("program_log_chars/{kind}", "length of valid proposed programs", "mean of ln(characters)", "ln chars"),
     Metric("program_nodes/{kind}", "size of valid proposed programs", "mean number of AST nodes", "nodes"),
@@ -285,6 +290,7 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         _put(result, f"program_depth/{kind}", (float(depth) for _, depth in shapes))
         if KINDS[kind].chooses_program:
             _put(result, f"novel/{kind}", (float(normalised_key(task.program) not in known_programs) for task in tasks))
+        _put(result, f"crowding/{kind}", (one.crowding for one in mine if one.crowding is not None))
         _put(result, f"repeated/{kind}", (float(one.verdict.why == "duplicate") for one in mine))
         result[f"solve_rates/{kind}"] = histogram(fresh)
         result[f"refused/{kind}"] = dict(
@@ -304,6 +310,8 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         "masked": step.masked, "dropped": step.dropped,
         "timeouts": sum(one.verdict.why == "timeout" for one in (*step.proposals, *solved)),
     }  # fmt: skip
+    if step.cells is not None:
+        result["cells/filled"] = step.cells
     # JSON has no nan: what was not measured is not in the row.
     return {
         name: value for name, value in result.items() if not (isinstance(value, float) and not math.isfinite(value))

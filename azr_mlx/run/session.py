@@ -117,6 +117,7 @@ class Session:
         from azr_mlx.run import checkpoint
         from azr_mlx.run.held_out import HeldOut, tasks_for
         from azr_mlx.run.tracker import Tracker
+        from azr_mlx.selfplay.archive import Archive
         from azr_mlx.selfplay.prompts import make_style
         from azr_mlx.selfplay.proposer import Proposer
         from azr_mlx.selfplay.solver import Solver
@@ -138,10 +139,11 @@ class Session:
         held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase)
         buffer = Buffer(settings.buffer.capacity, held_out.programs(), settings.buffer.per_program)
         proposer = Proposer(style, executor, settings.tasks)
-        trainer = Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
+        archive = Archive(executor) if settings.buffer.archive else None
+        trainer = Trainer(settings, policy, proposer, solver, buffer, archive=archive, phase=tracker.phase)
         state = RunState()
         if start is not None:
-            state.restore(checkpoint.load(start, policy, buffer, trainer.running))
+            state.restore(checkpoint.load(start, policy, buffer, trainer.running, archive))
             held_out = held_out.limited_to(state.held_out_each)
             tracker.print(f"resuming {folder} after step {state.step}")
         name = folder.name if config.is_name(folder.name) else settings.name
@@ -273,6 +275,7 @@ class Session:
 
         buffer = self.trainer.buffer
         self.remembered = buffer.snapshot(), self.trainer.running.snapshot()
+        self.cells = self.trainer.archive.snapshot() if self.trainer.archive is not None else {}
         self.updates = self.policy.updates
         self.known_programs = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
 
@@ -281,8 +284,9 @@ class Session:
         from azr_mlx.run import checkpoint
 
         where = checkpoint.save(
-            self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved()
-        )
+            self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved(),
+            self.trainer.archive,
+        )  # fmt: skip
         self.kept_at = self.state.seconds
         self.folder.prune(self.settings.checkpoint.keep, self.state.best["step"] if self.state.best else None)
         return where
@@ -329,6 +333,8 @@ class Session:
         content, moments = self.remembered
         self.trainer.buffer.restore(content)
         self.trainer.running.restore(moments)
+        if self.trainer.archive is not None:
+            self.trainer.archive.restore(self.cells)
 
     def stop(self) -> None:
         """Give up the step under way, save those before it, say how to go on."""

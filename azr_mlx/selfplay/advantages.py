@@ -15,6 +15,7 @@ from azr_mlx import config
 from azr_mlx.types import Role, Scored
 
 EPSILON = 1e-8  # under the root, as in the released code
+FORM = "/form"  # ends the names of the sets that compare the form of proposals
 
 
 @dataclass
@@ -70,27 +71,27 @@ def advantages(scored: Sequence[Scored], settings: config.AdvantageConfig, runni
     for one in scored:
         group_sizes[_prompt(one)] += 1
     # Of one signal and one baseline: which rollouts, and the value of each.
-    sets: dict[Hashable, list[tuple[int, float]]] = defaultdict(list)
+    sets: dict[tuple[Hashable, str], list[tuple[int, float]]] = defaultdict(list)
     for index, one in enumerate(scored):
         baseline = settings.baseline
         if group_sizes[_prompt(one)] > 1:
             baseline = settings.attempts_baseline if one.role is Role.SOLVE else settings.proposals_baseline
         for signal, value in _signals(one, settings):
-            by_kind = f"{one.kind}/{one.role}{signal}"
-            sets[(_prompt(one), signal) if baseline == "by_prompt" else by_kind].append((index, value))
+            among = _prompt(one) if baseline == "by_prompt" else f"{one.kind}/{one.role}"
+            sets[among, signal].append((index, value))
     result = [0.0] * len(scored)
-    for name, members in sets.items():
+    for (among, signal), members in sets.items():
         values = [value for _, value in members]
         lengths = [len(scored[i].rollout.completion.tokens) for i, _ in members]
         mean, variance = moments(values, lengths if settings.per == "token" else [1] * len(members))
-        if isinstance(name, str):
-            blended = running.blend(name, mean, variance, settings.decay)
+        if isinstance(among, str):
+            blended = running.blend(among + signal, mean, variance, settings.decay)
             if len(members) < settings.small_set:
                 mean, variance = blended
         elif max(values) == min(values):
             continue  # a group of one prompt without a spread says nothing
         for (index, _), value in zip(members, _centred(values, mean, variance, settings.divide_by_std), strict=True):
-            result[index] += value
+            result[index] += settings.form_weight * value if signal == FORM else value
     for index, one in enumerate(scored):
         if settings.positive_only:
             result[index] = max(0.0, result[index])
@@ -104,8 +105,8 @@ def _signals(one: Scored, settings: config.AdvantageConfig) -> list[tuple[str, f
     if one.role is Role.SOLVE or settings.proposal_signals == "joint":
         return [("", one.reward)]
     if not one.verdict.valid:
-        return [("/form", one.reward)]
-    return [("/form", 0.0), ("/learnability", one.reward)]
+        return [(FORM, one.reward)]
+    return [(FORM, 0.0), ("/learnability", one.reward)]
 
 
 def _centred(rewards: Sequence[float], mean: float, variance: float, divide: bool) -> list[float]:

@@ -19,13 +19,18 @@ def learnability(solve_rate: float, settings: config.RewardConfig) -> float:
     return 1.0 - solve_rate if settings.learnability == "one_minus" else 4.0 * solve_rate * (1.0 - solve_rate)
 
 
-def propose_reward(verdict: Verdict, solve_rate: float | None, settings: config.RewardConfig) -> float:
-    """AZR eq. 4 and 6: learnability for a valid task, `malformed` for anything else."""
+def propose_reward(
+    verdict: Verdict, solve_rate: float | None, settings: config.RewardConfig, crowding: float = 0.0
+) -> float:
+    """AZR eq. 4 and 6: learnability for a valid task, `malformed` for anything else.
+
+    From learnability goes a share `crowding` (`Archive.crowding`) of `crowded`, which the paper does not have.
+    """
     if not verdict.valid:
         return settings.malformed
     if solve_rate is None:
         raise ValueError("a valid proposal needs the solve rate of its task")
-    return learnability(solve_rate, settings)
+    return learnability(solve_rate, settings) - settings.crowded * crowding
 
 
 def solve_reward(verdict: Verdict, settings: config.RewardConfig) -> float:

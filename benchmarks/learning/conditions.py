@@ -113,6 +113,9 @@ def train_all_weights() -> None:
 # More fresh tasks and fewer old ones: the attempts at fresh tasks are what a proposer learns from.
 WIDE = ("batch.proposals=16", "batch.solves=2")
 SEPARATE = (*WIDE, "advantage.proposal_signals=separate", "reward.learnability=variance", "tasks.draw=learnable")
+SHARP = (
+    *SEPARATE, "batch.proposals=12", "batch.solves=3", "advantage.proposer_weight=3",
+)  # fmt: skip
 
 CONDITIONS = {
     "default": Condition("the nano preset"),
@@ -163,6 +166,10 @@ CONDITIONS = {
     "grouped": Condition(
         "the same, four proposals from each prompt, compared with each other",
         (*SEPARATE, "batch.propose_group=4", "advantage.proposals_baseline=by_prompt"),
+    ),
+    "sharp": Condition(
+        "12 proposals: learnability three times as heavy as an attempt, form half of that",
+        (*SHARP, "advantage.form_weight=0.5"),
     ),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }

@@ -146,6 +146,31 @@ def test_the_browser_is_capped_evenly_and_says_so(finished: Path, monkeypatch: p
     assert "evenly spaced steps" in run_data.RULE
 
 
+def test_the_archive_is_a_map_of_size_and_sort(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert "The archive, as a map" not in report.write(run).read_text()
+    programs = (
+        "def f(x):\n    return x",
+        "def f(y):\n    return y",
+        "def f(x):\n    for v in x:\n        pass\n    return v",
+    )
+    rows: list[Any] = [
+        {"skeleton": str(i), "behaviour": "b", "count": 4 + i, "step": 0, "program": program}
+        for i, program in enumerate(programs)
+    ]
+    (run / "step-000030").mkdir()
+    rows += [{"program": HOSTILE[0], "count": 1}, {"program": 3}, {"count": "many", "program": "x"}, 7]
+    (run / "step-000030" / "archive.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{half")
+    heads, lines = run_data.archive_map(run_data.read(run))
+    assert heads == ["5 to 9", "10 to 14"]
+    assert lines == {
+        "expression": [run_data.Square(2, 9), run_data.Square()],
+        "loop": [run_data.Square(), run_data.Square(1, 6)],
+    }
+    assert "The archive, as a map" in report.write(run).read_text()
+
+
 def test_long_texts_are_cut_where_the_rule_says(tmp_path: Path) -> None:
     assert run_data.clean("x" * 5000, run_data.TEXT).startswith("x" * run_data.TEXT + " … (1000 more")
     assert run_data.clean(None, 10) == ""

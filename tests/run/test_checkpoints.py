@@ -10,9 +10,11 @@ import mlx.core as mx
 import pytest
 
 from azr_mlx.errors import AzrError
+from azr_mlx.executor import Executor
 from azr_mlx.run import checkpoint
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.selfplay.advantages import Running
+from azr_mlx.selfplay.archive import Archive, Cell, Signature
 from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks
 from azr_mlx.types import Kind
 
@@ -69,6 +71,21 @@ def test_a_failing_disk_is_one_line_and_costs_no_older_checkpoint(tmp_path, monk
     assert RunFolder(tmp_path).latest() == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-000001"]
     checkpoint.read_state(first)
+
+
+def test_the_archive_of_a_run_travels_with_its_checkpoints(tmp_path):
+    cells = {Signature("s", "b"): Cell(3, "def f(a):\n    return a", -1), Signature("s", "c"): Cell(1, "def f", 4)}
+    with Executor() as executor:
+        kept, back = Archive(executor), Archive(executor)
+        kept.restore(cells)
+        folder = checkpoint.save(RunFolder(tmp_path), 7, Weights(), memory(), Running(), archive=kept)
+        checkpoint.load(folder, Weights(), memory(), Running(), back)
+        assert back.rows() == kept.rows()
+        again = checkpoint.save(RunFolder(tmp_path / "again"), 7, Weights(), memory(), Running(), archive=back)
+        assert (again / "archive.jsonl").read_bytes() == (folder / "archive.jsonl").read_bytes()
+        (folder / "archive.jsonl").unlink()
+        with pytest.raises(AzrError, match="archive"):
+            checkpoint.load(folder, Weights(), memory(), Running(), back)
 
 
 def test_a_damaged_file_is_named(tmp_path):

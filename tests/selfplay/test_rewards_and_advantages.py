@@ -135,6 +135,8 @@ def test_form_and_learnability_of_a_proposal_are_two_signals_if_asked():
     assert advantages(rows, config.AdvantageConfig(**RAW), Running()) == [-0.625, -0.625, 1.375, -0.125]
     settings = config.AdvantageConfig(**RAW, proposal_signals="separate")
     assert advantages(rows, settings, Running()) == [-0.5, -0.5, 1.25, -0.25]
+    settings = config.AdvantageConfig(**RAW, proposal_signals="separate", form_weight=0.5)
+    assert advantages(rows, settings, Running()) == [-0.25, -0.25, 1.0, -0.5]
 
 
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.25, 1.0]), min_size=1, max_size=12))
