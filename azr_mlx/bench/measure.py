@@ -91,7 +91,7 @@ def decode_rates(policy: Any, widths: Sequence[int], seconds: float, tokens: int
     """Tokens a second by the number of rows that are decoded together, each after a prompt of 64 tokens."""
     from azr_mlx.model import sampler
 
-    model = policy._acting()
+    model = policy.acting()
 
     def write(width: int, count: int) -> int:
         requests = [
@@ -120,7 +120,7 @@ def prefill_rate(policy: Any, seconds: float, rows: int = 4, length: int = 512) 
     """Prompt tokens a second."""
     from azr_mlx.model import sampler
 
-    model = policy._acting()
+    model = policy.acting()
 
     def write() -> None:
         requests = [

@@ -102,6 +102,9 @@ class SamplingConfig:
         "rows that cost together what one costs: batches hold whole multiples; 0 is 32 on an Apple GPU, else 1",
         low=0,
     )
+    item_rows: int = option(
+        0, "rows that are decoded by themselves, whoever decodes them; 0 is all rows in one changing batch", low=0
+    )
     kv_gb: float = option(0.0, "memory for keys and values in GB; 0 leaves it to max_rows", low=0)
     overlap: bool = option(True, "attempt a fresh task while others are proposed; else when all are judged")
 
@@ -186,6 +189,9 @@ class OptimConfig:
     weight_decay: float = option(0.0, "decoupled weight decay", low=0)
     grad_clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", low=0)
     micro_batch_tokens: int = option(16384, "tokens of one forward and backward pass", low=1)
+    gradient_items: int = option(
+        0, "sums of consecutive micro-batches that an update is added up from; 0 is one for each micro-batch", low=0
+    )
     checkpoint_layers: bool = option(False, "recompute each layer in the backward pass: less memory, more time")
 
 
@@ -334,7 +340,7 @@ RESUMABLE = frozenset(
     key
     for key in options()
     if key in ("name", "steps", "minutes", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
-    or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.kv_gb", "executor.workers")
-    or key in ("optim.micro_batch_tokens", "optim.checkpoint_layers")
+    or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.item_rows", "sampling.kv_gb", "executor.workers")
+    or key in ("optim.micro_batch_tokens", "optim.gradient_items", "optim.checkpoint_layers")
     or key.startswith(("checkpoint.", "tracking."))
 )

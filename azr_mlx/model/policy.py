@@ -31,7 +31,7 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
-from azr_mlx.model import cpu_kernels, rope, sampler, weights  # noqa: E402
+from azr_mlx.model import cpu_kernels, rope, sampler, weights, work  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
@@ -48,7 +48,9 @@ Progress = Callable[[int, int, int], None]  # rows finished, rows in all, tokens
 class GenerationSession:
     """Completions under way, by `Policy.generate`. Iterate to write them; `submit` may add prompts meanwhile."""
 
-    def __init__(self, policy: Policy, decoder: sampler.Decoder, progress: Progress | None = None) -> None:
+    def __init__(
+        self, policy: Policy, decoder: sampler.Decoder | work.ItemWriter, progress: Progress | None = None
+    ) -> None:
         self._policy = policy
         self._decoder = decoder
         self._progress = progress
@@ -152,6 +154,7 @@ class Policy:
         mx.eval(model.parameters(), self.optimizer.state)
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
+        self.computer: work.Computer = work.Here(self)
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
@@ -267,19 +270,17 @@ class Policy:
     ) -> GenerationSession:
         """A session in which prompts may be submitted while others are answered; its options are those of `sample`."""
         self.last_count = sampler.Count()
-        decoder = sampler.Decoder(
-            self._acting(),
-            seed=seed,
+        settings = work.WritingItem(
+            tuple(seed), (), tuple(stop), temperature, top_p,
             max_rows=self.sampling.max_rows,
             kv_bytes=int(self.sampling.kv_gb * GB),
-            stop_tokens=self.stop_tokens,
-            stop_text=self._stop_text(tuple(stop)) if stop else None,
-            temperature=temperature,
-            top_p=top_p,
-            count=self.last_count,
-            prefixes=self._prefixes,
             tile=self.sampling.tile_rows or (TILE_ROWS if device.prepare().name == "metal" else 1),
-        )
+        )  # fmt: skip
+        decoder: sampler.Decoder | work.ItemWriter
+        if self.sampling.item_rows:
+            decoder = work.ItemWriter(self.computer, settings, self.sampling.item_rows)
+        else:
+            decoder = settings.decoder(self, self.last_count)
         return GenerationSession(self, decoder, progress)
 
     def sample_all(self, prompts: Sequence[types.Prompt], n: int = 1, **options: Any) -> list[list[types.Rollout]]:
@@ -311,13 +312,15 @@ class Policy:
                 "completion"
             )
 
-    def _stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool]:
-        """Whether a row's text holds a stop text that its last token completed.
+    def stop_text(self, texts: tuple[str, ...]) -> Callable[[Sequence[int]], bool] | None:
+        """Whether a row's text holds a stop text that its last token completed; None without stop texts.
 
         Only a token whose text holds the last character of a stop text can complete one; the rest cost one lookup.
         A token writes at least one byte, so a stop text lies within its last len(bytes) tokens, one more for a
         character that is cut.
         """
+        if not texts:
+            return None
         endings = self._ends_stop.setdefault(texts, {})
         last = {text[-1] for text in texts}
         reach = max(len(text.encode()) for text in texts) + 1
@@ -334,7 +337,7 @@ class Policy:
 
         return stopped
 
-    def _acting(self) -> Backbone:
+    def acting(self) -> Backbone:
         """The model that samples. On a CPU its weights are dense, so the adapters are added into a second set of
         projections (all else is shared): a third of the matmuls of each layer. Packed weights cannot take them."""
         if self.profile.packed:
@@ -342,6 +345,10 @@ class Policy:
         if self._actor is None:
             self._actor = Backbone(_merged(self.model))
         return self._actor
+
+    def prefixes(self) -> sampler.Prefixes:
+        """Prefixes of prompts, remembered while the weights are the same."""
+        return self._prefixes
 
     def _forget(self) -> None:
         """Drop what was computed from adapters that have changed."""
@@ -365,16 +372,15 @@ class Policy:
 
     # Learning -------------------------------------------------------------------------------------------------
 
-    def logprobs(self, rollouts: Sequence[types.Rollout]) -> list[np.ndarray]:
-        """The trainer's log-probability of every completion token, float32 (K,) for each rollout."""
+    def logprobs(self, rollouts: Sequence[types.Rollout], *, reference: bool = False) -> list[np.ndarray]:
+        """Log-probabilities of all completion tokens by the trainer or the reference: float32 (K,) for each rollout."""
         rows = [_row(rollout, 0.0) for rollout in rollouts]
+        packs = self._packs(rows)
+        under_way = [self.computer.submit(work.LogprobItem(_micro_batch(rows, pack), reference)) for pack in packs]
         result: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
-        for pack in losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain):
-            batch = losses.Batch.pad([rows[i] for i in pack.rows], pack.shared)
-            values = np.array(losses.logprobs(self.backbone, batch))
-            ends = np.cumsum([len(rows[i].completion) for i in pack.rows])
-            for i, part in zip(pack.rows, np.split(values, ends[:-1]), strict=True):
-                result[i] = part
+        for pack, wait in zip(packs, under_way, strict=True):
+            for i, values in zip(pack.rows, wait(), strict=True):
+                result[i] = values
         return result
 
     def update(self, rollouts: Sequence[types.Rollout], advantages: Sequence[float]) -> types.Update:
@@ -399,42 +405,15 @@ class Policy:
             raise ValueError("no completion tokens to learn from")
         self._prefixes = {}  # frees memory, and keeps what is computed next independent of what was sampled before
         device.reset_peak()
-        config_ = self.loss
-        single = config_.updates_per_batch == 1
-        objective = losses.Objective(
-            on_policy=single,
-            clip_low=config_.clip_low,
-            clip_high=config_.clip_high,
-            entropy=config_.entropy,
-            kl=config_.kl,
-            importance_cap=config_.importance_cap if config_.recompute_old_logprobs else 0.0,
+        objective = self._objective()
+        rows = self._examples(rollouts, advantages, objective)
+        micro_batches = [_micro_batch(rows, pack) for pack in self._packs(rows)]
+        items = work.gradient_items(
+            micro_batches, objective, keep=not self.optim.checkpoint_layers, items=self.optim.gradient_items
         )
-        chosen = [
-            (rollout, float(advantage))
-            for rollout, advantage in zip(rollouts, advantages, strict=True)
-            if advantage != 0.0 or not objective.skips_zero_advantage
-        ]
-        old: Sequence[np.ndarray | None] = [None] * len(chosen)
-        reference: Sequence[np.ndarray | None] = [None] * len(chosen)
-        if not single:
-            old = (
-                self.logprobs([rollout for rollout, _ in chosen])
-                if config_.recompute_old_logprobs
-                else [np.asarray(rollout.completion.logprobs, np.float32) for rollout, _ in chosen]
-            )
-        if config_.kl and chosen:
-            with self.reference():
-                reference = self.logprobs([rollout for rollout, _ in chosen])
-        rows = [_row(rollout, advantage, old[i], reference[i]) for i, (rollout, advantage) in enumerate(chosen)]
-        rows = [row for row in rows if row.completion]
-        packs = losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
-        batches = [losses.Batch.pad([rows[i] for i in pack.rows], pack.shared) for pack in packs]
-        sums, norm, rate = losses.Sums(), 0.0, self.learning_rate()
-        first: losses.Sums | None = None
-        for _ in range(config_.updates_per_batch):
-            sums, norm, rate = self._one_step(batches, objective, denominator)
-            first = first or sums
-        assert first is not None
+        passes = [self._one_step(items, denominator) for _ in range(self.loss.updates_per_batch)]
+        # Of the first pass: later ones measure how far the updates moved, not how far the sampler was off.
+        (first, _, _), (sums, norm, rate) = passes[0], passes[-1]
         tokens = max(1, sums.tokens)
         measured = bool(sums.tokens)
         return types.Update(
@@ -442,8 +421,7 @@ class Policy:
             grad_norm=norm,
             learning_rate=rate,
             entropy=sums.entropy / tokens if measured else math.nan,
-            kl=sums.kl / tokens if config_.kl and measured else math.nan,
-            # Of the first pass: later ones measure how far the updates moved, not how far the sampler was off.
+            kl=sums.kl / tokens if self.loss.kl and measured else math.nan,
             delta_logp_mean=first.delta / tokens,
             delta_logp_max=first.delta_max,
             ratio_outside=first.outside / tokens,
@@ -453,42 +431,72 @@ class Policy:
             seconds=time.perf_counter() - started,
             peak_memory=device.memory().peak,
             extra={
-                "micro_batches": float(len(packs)),
+                "micro_batches": float(len(micro_batches)),
                 "rows_skipped": float(len(rollouts) - len(rows)),
-                "computed_tokens": float(sum(batch.computed for batch in batches)),
+                "computed_tokens": float(sum(one.batch.computed for one in micro_batches)),
                 "row_tokens": float(sum(map(len, rows))),
                 "importance_capped": first.capped / tokens,
             },
         )
 
-    def _one_step(
-        self, batches: Sequence[losses.Batch], objective: losses.Objective, denominator: int
-    ) -> tuple[losses.Sums, float, float]:
+    def _objective(self) -> losses.Objective:
+        settings = self.loss
+        return losses.Objective(
+            on_policy=settings.updates_per_batch == 1,
+            clip_low=settings.clip_low,
+            clip_high=settings.clip_high,
+            entropy=settings.entropy,
+            kl=settings.kl,
+            importance_cap=settings.importance_cap if settings.recompute_old_logprobs else 0.0,
+        )
+
+    def _examples(
+        self, rollouts: Sequence[types.Rollout], advantages: Sequence[float], objective: losses.Objective
+    ) -> list[losses.Example]:
+        """The rows that are computed, with the log-probabilities that their objective wants."""
+        chosen = [i for i, a in enumerate(advantages) if a != 0.0 or not objective.skips_zero_advantage]
+        kept = [rollouts[i] for i in chosen]
+        old: Sequence[np.ndarray | None] = [None] * len(chosen)
+        reference: Sequence[np.ndarray | None] = [None] * len(chosen)
+        if not objective.on_policy:
+            old = (
+                self.logprobs(kept)
+                if self.loss.recompute_old_logprobs
+                else [np.asarray(rollout.completion.logprobs, np.float32) for rollout in kept]
+            )
+        if objective.kl and chosen:
+            reference = self.logprobs(kept, reference=True)
+        rows = [_row(rollouts[i], float(advantages[i]), old[n], reference[n]) for n, i in enumerate(chosen)]
+        return [row for row in rows if row.completion]
+
+    def _packs(self, rows: Sequence[losses.Example]) -> list[losses.Pack]:
+        return losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
+
+    def _one_step(self, items: Sequence[work.GradientItem], denominator: int) -> tuple[losses.Sums, float, float]:
         """Gradient over all micro-batches and one optimizer step: (sums, gradient norm, learning rate)."""
+        under_way = [self.computer.submit(item) for item in items]
+        gradients, sums = work.joined(wait() for wait in under_way)
+        return sums, *self._apply(gradients, denominator)
+
+    def _apply(self, gradients: losses.Gradients, denominator: int) -> tuple[float, float]:
+        """One optimizer step on sums of gradients: (norm of the mean gradient, learning rate)."""
         rate = self.learning_rate()
-        gradients: losses.Gradients = {}
-        sums = losses.Sums()
-        for batch in batches:
-            more, part = losses.gradient(self.backbone, batch, objective, keep=not self.optim.checkpoint_layers)
-            gradients = {name: gradients[name] + g for name, g in more.items()} if gradients else more
-            mx.eval(gradients)
-            sums = sums + part
         if not gradients:
             # Nothing to learn. Moments and schedule stay as they are: a step of zeros would still move the weights.
-            return sums, 0.0, rate
-        gradients = {name: g.astype(mx.float32) / denominator for name, g in gradients.items()}
+            return 0.0, rate
+        gradients = {name: g / denominator for name, g in gradients.items()}
         norm = mx.sqrt(mx.stack([mx.square(g).sum() for g in gradients.values()]).sum())
         if self.optim.grad_clip:
             factor = mx.minimum(self.optim.grad_clip / (norm + 1e-6), 1.0)
             gradients = {name: g * factor for name, g in gradients.items()}
         value = norm.item()
         if not math.isfinite(value):
-            return sums, value, rate  # the weights stay as they are; whoever reads the norm decides what follows
+            return value, rate  # the weights stay as they are; whoever reads the norm decides what follows
         self.optimizer.learning_rate = rate
         self.optimizer.update(self.model, tree_unflatten(list(gradients.items())))
         mx.eval(self.model.trainable_parameters(), self.optimizer.state)
         self._forget()
-        return sums, value, rate
+        return value, rate
 
     @property
     def updates(self) -> int:
@@ -588,6 +596,10 @@ class Policy:
 
     def _adapted(self) -> list[LoRALinear]:
         return [module for _, module in self.model.named_modules() if isinstance(module, LoRALinear)]
+
+
+def _micro_batch(rows: Sequence[losses.Example], pack: losses.Pack) -> work.MicroBatch:
+    return work.MicroBatch(tuple(rows[i] for i in pack.rows), pack.shared)
 
 
 def _row(

@@ -78,7 +78,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
         whole = peak(partial(losses.gradient, policy.backbone, batch, losses.Objective(), keep=keep))
         whole -= 4 * sum(value.size for _, value in tree_flatten(policy.model.trainable_parameters()))
         held[name] = whole / (layers + planner.KEPT_EXTRA) if keep else whole - 4 * (layers + 1) * tokens * width
-    actor, cache = policy._acting(), policy.backbone.empty_cache(count)
+    actor, cache = policy.acting(), policy.backbone.empty_cache(count)
     held["PREFILL"] = peak(lambda: mx.eval(actor.hidden(batch.tokens, cache))) - sum(layer.nbytes for layer in cache)
     numbers = np.array([width, gate, heads * head, groups * head, rank, 0.0]) * tokens
     learning, prefill = numbers.copy(), numbers.copy()

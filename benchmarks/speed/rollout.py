@@ -139,11 +139,11 @@ def main() -> None:
     common: tuple[Any, ...] = (prompts, args.group, limits, width, stops)
     engines: dict[str, Engine] = {
         "BatchGenerator": lambda: batch_generator(stock, *common),
-        "azr_mlx": lambda: ours(policy._acting(), *common),
+        "azr_mlx": lambda: ours(policy.acting(), *common),
     }
     if args.apart:
         with models.unfitted():
-            merged = stock._acting()
+            merged = stock.acting()
         engines["azr_mlx, not fitted"] = lambda: unfitted(merged, *common)
         engines["azr_mlx, nor merged"] = lambda: unfitted(stock.backbone, *common)
     if grpo_trainer is not None:

@@ -88,7 +88,7 @@ def test_everything_that_is_decided_by_device_is_as_on_a_gpu(folders, rehearsing
     ]
     assert len(quantized) == 2 * 7 + 1
     assert all(m.weight.dtype == mx.uint32 and m.scales.dtype == mx.bfloat16 for m in quantized)
-    assert policy._acting() is policy.backbone  # no second set of projections
+    assert policy.acting() is policy.backbone  # no second set of projections
 
 
 def test_the_rehearsal_ends(folders):
