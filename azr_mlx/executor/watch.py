@@ -20,6 +20,9 @@ FILES = 4096  # entries in its box, as in the box's own file system where there 
 _TICK = 0.05  # seconds between looks at a child that gives no sign
 _IDLE_TICK = 1.0
 _MAXRSS = 1 if confine.DARWIN else 1024  # bytes of one unit of ru_maxrss
+# A program that got less than this share of a processor for that long slept. One that waits for its turn gets more,
+# even at a low priority on a busy machine.
+_STILL, _STRETCH = 0.002, 1.0
 
 
 class PipeBuffer:
@@ -88,6 +91,8 @@ class Watch:
         self.limits: list[Any] | None = None
         self.started = self.ended = 0.0
         self.cpu = 0.0
+        self.asleep = 0.0  # seconds in which it neither ran nor waited for a processor
+        self.mark = (0.0, 0.0)  # clock and processor time at the last count of them
         self.verdict = 0
         self.detail = ""
         self.status = 0
@@ -161,22 +166,36 @@ class Watch:
             self._reap()
             return
         wall, cpu, memory = self.limits[:3]
-        late = time.monotonic() - self.started >= wall
+        now = time.monotonic()
+        late = now - self.started >= wall
         held = 0
         with contextlib.suppress(OSError):  # it may be gone just now; a system that never says was told of at the start
             self.cpu = system.cpu_seconds(self.pid)
             held = system.memory_bytes(self.pid)
+        self._count_sleep(now)
         if late:
             # On a busy machine a spinning program gets less than a whole core.
             self.verdict, self.detail = wire.TIMEOUT, "cpu" if self.cpu >= 0.25 * wall else "wall"
         elif self.cpu >= cpu:
             self.verdict, self.detail = wire.TIMEOUT, "cpu"
+        elif self.cpu + self.asleep >= cpu:
+            self.verdict, self.detail = wire.TIMEOUT, "wall"
         elif held > memory:
             self.verdict, self.detail = wire.MEMORY, f"over {memory >> 20} MB"
         elif not self.slot.on_tmpfs and self._over():
             pass
         else:
             self._reap()
+
+    def _count_sleep(self, now: float) -> None:
+        """Tell a program that sleeps from one that waits for a processor: only the second is owed more wall time."""
+        then, cpu = self.mark if self.mark[0] else (self.started, 0.0)
+        if now - then < _STRETCH:
+            self.mark = (then, cpu)
+            return
+        if self.cpu and self.cpu - cpu < _STILL * (now - then):  # of a system that never says, it is 0
+            self.asleep += now - then
+        self.mark = (now, self.cpu)
 
     def _over(self) -> bool:
         """Where the box is a folder of the machine's: files and threads beyond what a program may have."""

@@ -206,6 +206,12 @@ def test_few_shot_examples_stand_before_the_question(bench) -> None:
         ("output", "so [ANSWER] 1 [/ANSWER] no, [ANSWER][1, 3]", "[1, 3]"),
         ("input", "assert f([1, 3]) == [1, 3]", "f([1, 3])"),
         ("input", "f([1, 3])", "f([1, 3])"),
+        ("output", "The list is sorted, so assert f([3, 1]) == [1, 3]", "[1, 3]"),
+        ("output", "That gives == [1, 3]\n", "[1, 3]"),
+        ("input", "```python\nassert f([1, 3]) == [1, 3]\n```", "f([1, 3])"),
+        ("input", "One such input:\nassert f([1, 3]) == [1, 3]\n", "f([1, 3])"),
+        ("input", "assert f([1, 3]) == [1, 3]\nassert f([3]) == [1, 3]", "f([1, 3])"),
+        ("output", "[THOUGHT]\n1 == 1, so\n[/THOUGHT]\n[ANSWER]\nassert f([3, 1]) == [1, 3]\n", "[1, 3]"),
     ],
 )
 def test_an_answer_between_tags_may_be_a_whole_assertion(bench, scorer: str, text: str, completion: str) -> None:

@@ -15,10 +15,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from azr_mlx.cli import azr
-from azr_mlx.errors import UsageError
+from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.evaluation import Score
 from azr_mlx.evaluation.command import EvalOptions, load_policy
+from azr_mlx.evaluation.plan import Choice, make_plan
+from azr_mlx.evaluation.verdicts import VerdictFile, verdict_key
 from azr_mlx.executor import Executor
 from azr_mlx.types import Completion, Rollout, Stop
+from azr_mlx.versions import result_versions
 from tests.evaluation.conftest import HUMANEVAL, MBPP, write_bench
 
 
@@ -47,6 +51,43 @@ def test_completions_are_judged_and_written_in_human_evals_format(tmp_path: Path
         ("Own/0", True, "passed"), ("Own/1", False, "failed"),
     ]  # fmt: skip
     assert json.loads((tmp_path / "logs/evaluation_results.json").read_text()) == [record]
+
+
+@pytest.mark.parametrize(("python", "noted"), [("", False), ("3.0.1", True)], ids=["same versions", "after an upgrade"])
+def test_judging_goes_on_with_the_verdicts_of_an_interrupted_one(tmp_path: Path, python: str, noted: bool) -> None:
+    """The kept verdict is a false one here, so that it shows that nothing was judged again."""
+    bench = write_bench(tmp_path, "humaneval")
+    path = completions(tmp_path / "c.jsonl")
+    versions = result_versions()
+    with VerdictFile(path, make_plan(Choice(str(bench))), versions | ({"python": python} if python else {})) as file:
+        right = HUMANEVAL[1]
+        file.add(verdict_key(right["task_id"], right["canonical_solution"], None), Score(False, "timed out"))
+        file.add(verdict_key("Own/0", "another completion", None), Score(False, "timed out"))
+    with (tmp_path / "c.jsonl_results.jsonl.part").open("a") as cut:
+        cut.write('{"key": "half a li')
+    said = call("--bench", bench, "--completions", path, "--logs", tmp_path / "logs", "--json")
+    assert said.exit_code == 0, said.output
+    (record,) = json.loads(said.stdout)
+    assert record["scores"]["pass@1"]["value"] == 0.5
+    assert "going on from 1 verdicts" in said.stderr
+    assert any("1 verdicts were found by other versions (python 3.0.1" in note for note in record["notes"]) is noted
+    assert not (tmp_path / "c.jsonl_results.jsonl.part").exists()
+
+
+def test_verdicts_of_other_rules_are_not_gone_on_from(tmp_path: Path) -> None:
+    path = completions(tmp_path / "c.jsonl")
+    plan = make_plan(Choice(str(write_bench(tmp_path, "humaneval", seconds=2))))
+    with VerdictFile(path, plan, {}) as file:
+        file.add("k", Score(True, "passed"))
+    other = make_plan(Choice(str(write_bench(tmp_path, "humaneval", seconds=1))))
+    with VerdictFile(path, other, {}) as file:
+        assert file.found == {}
+        with pytest.raises(AzrError, match="is being judged by another evaluation"):
+            VerdictFile(path, other, {})
+        file.add("k", Score(True, "passed", {"base": True}, "++"))
+        file.add("h", Score(False, "failed: the sandbox", harness=True))
+    with VerdictFile(path, other, {}) as file:
+        assert file.found == {"k": Score(True, "passed", {"base": True}, "++")}, "a fault of the sandbox is no verdict"
 
 
 def test_a_result_names_the_problems_that_shared_a_process_with_their_test(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -96,10 +97,18 @@ def test_a_solution_with_the_name_of_a_builtin_is_the_one_that_is_tested(judge) 
     assert (score.passed, score.mode) == (True, "two-process")
 
 
-def test_a_program_that_has_to_wait_for_its_turn_is_not_late(judge) -> None:
-    """Processor time is limited to one second here; on a busy machine that second takes many."""
-    waiting = "    import time\n    time.sleep(2.5)\n    return math.pi * radius ** 2\n"
-    assert judge("humaneval")("Own/0", waiting).passed
+@pytest.mark.parametrize("where", ["    import time\n    time.sleep(60)\n", "    pass\nimport time\ntime.sleep(60)\n"])
+def test_a_program_that_sleeps_is_late_as_in_the_harness(judge, where: str) -> None:
+    """Processor time is limited to one second here. A program that only waits for a processor gets more wall time."""
+    started = time.monotonic()
+    assert judge("humaneval")("Own/0", where).result == "timed out"
+    assert time.monotonic() - started < 30, "it was given the time of a program that waits for its turn"
+
+
+def test_a_call_that_sleeps_is_late_as_in_evalplus(judge) -> None:
+    started = time.monotonic()
+    assert judge("evalplus")("Own/0", "    import time\n    time.sleep(60)\n").result == "timed out (base)"
+    assert time.monotonic() - started < 30
 
 
 def test_helpers_of_the_stub_are_there_for_program_and_test(judge) -> None:

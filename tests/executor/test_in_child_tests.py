@@ -79,6 +79,22 @@ def test_a_program_that_only_pretends_does_not_pass(executor: Executor, cheat: s
     assert ended.status is not Status.SANDBOX_ERROR
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import doctest\ndoctest.testmod()\n",
+        "import logging\nlogging.warning('x')\n",
+        "import sys\nassert sys._getframe(0).f_lineno == 4\nsys.settrace(lambda *a: None)\n",
+        "import gc\ngc.get_referrers(gc.get_objects())\n",
+        "from collections import namedtuple\nP = namedtuple('P', 'x')\n",
+    ],
+)
+def test_what_honest_programs_use_of_the_interpreter_is_there(executor: Executor, use: str) -> None:
+    source = f"def g(x):\n    return x\n{use}"
+    ended = executor.submit(TestJob(source, "assert g(1) == 1", limits=Limits(5, 5), in_process=True)).result()
+    assert ended.ok, ended.detail
+
+
 def test_a_program_that_is_always_true_does_not_pass_a_bare_assert(executor: Executor) -> None:
     source = "class E:\n    def __bool__(s): return True\n    def __sub__(s, o): return 0.0\n    def __abs__(s): return 0\ndef g(x): return E()"
     for test in ("assert g(1)", "assert abs(g(1) - 2) < 1e-6"):

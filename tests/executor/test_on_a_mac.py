@@ -237,8 +237,12 @@ def test_when_the_trainer_is_killed_everything_ends_and_the_folder_goes(root: Pa
     assert trainer.stdout is not None
     folder = trainer.stdout.readline().decode().strip()
     assert os.path.isdir(folder)
-    family = processes() - before
-    assert len(family) >= 7  # the trainer, and for each slot a keeper, a zygote and a child
+    family: set[int] = set()
+    end = time.monotonic() + 60
+    while len(family) < 7 and time.monotonic() < end:  # the trainer, and for each slot a keeper, a zygote and a child
+        time.sleep(0.02)
+        family = processes() - before
+    assert len(family) >= 7
     trainer.kill()
     trainer.wait()
     trainer.stdout.close()

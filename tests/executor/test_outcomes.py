@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from azr_mlx.executor import Executor, Job, Limits, Status, StdinJob
+from azr_mlx.executor.watch import Watch
 from tests.executor.conftest import job, program
 
 
@@ -187,3 +188,18 @@ def test_importing_the_executor_imports_no_mlx_and_little_else(root: Path) -> No
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("share", "asleep"),
+    [(0.0, 4.0), (0.0001, 4.0), (0.005, 0.0), (1.0, 0.0)],
+    ids=["sleeps", "sleeps and looks up now and then", "waits for its turn on a busy machine", "runs"],
+)
+def test_only_a_program_that_does_not_even_want_a_processor_counts_as_asleep(share: float, asleep: float) -> None:
+    watch = Watch.__new__(Watch)
+    watch.started, watch.mark, watch.asleep = 100.0, (0.0, 0.0), 0.0
+    for i in range(1, 81):  # looks in the course of four seconds
+        watch.cpu = 0.01 + share * i / 20
+        watch._count_sleep(100.0 + i / 20)
+    # What the interpreter takes at the beginning is no sleep, so that the first second may be left out.
+    assert asleep - 1.05 <= watch.asleep <= asleep
