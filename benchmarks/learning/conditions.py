@@ -171,5 +171,9 @@ CONDITIONS = {
         "12 proposals: learnability three times as heavy as an attempt, form half of that",
         (*SHARP, "advantage.form_weight=0.5"),
     ),
+    "counted": Condition("the nano preset, its programs counted in the archive", ("buffer.archive=true",)),
+    "archive": Condition(
+        "the same, and what the archive is full of pays less", ("buffer.archive=true", "reward.crowded=0.5")
+    ),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }
