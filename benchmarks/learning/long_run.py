@@ -6,7 +6,8 @@
 
 Hours for each run on one core. The order is seed by seed, so that whatever is finished can be compared. Ctrl-C, or
 `kill -INT -- -$(cat logs/long/pid)` from elsewhere, ends it with the steps of the run at hand saved; a kill loses at
-most the steps since the last checkpoint. Each run lies in logs/long/NAME-SEED as any other: `azr report` shows it, new_or_surer.py measures it.
+most the steps since the last checkpoint. Each run lies in logs/long/NAME-SEED as any other: `azr report` shows it,
+new_or_surer.py measures it.
 """
 
 from __future__ import annotations
