@@ -366,6 +366,32 @@ def eval_(
     return eval_command(options, result_versions())
 
 
+# -- data ---------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def data(names: tuple[str, ...]) -> None:
+    """Fetch the rows of benchmarks, or list which are here.
+
+    Rows come from the Hugging Face hub or from where their authors put them, with a progress bar, and are verified.
+
+    \b
+    Examples:
+      azr data                     every benchmark: here or not, problems, size, licence
+      azr data mbpp mbpp+
+    """
+    from rich.console import Console
+
+    from azr_mlx.evaluation import fetching
+
+    console = Console(highlight=False)
+    if not names:
+        fetching.show_data(console)
+    for name in names:
+        fetching.fetch_named(name, console)
+
+
 # -- export -------------------------------------------------------------------------------------------------
 
 

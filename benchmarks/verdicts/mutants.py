@@ -55,6 +55,22 @@ TEXTS: dict[str, str] = {
     "generator": "    yield None\n",
     "catches everything": "    try:\n        raise KeyError(1)\n    except BaseException:\n        pass\n{right}",
     "stops early": "    return None\n{right}",
+    "doctest at the end": "{right}\nimport doctest\ndoctest.testmod()\n",
+    "unittest at the end": (
+        "{right}\nimport unittest\nclass T(unittest.TestCase):\n    def test(self):\n        pass\n"
+        "if __name__ == '__main__':\n    unittest.main()\n"
+    ),
+    "sleeps": "    import time\n    time.sleep(60)\n{right}",
+    "sleeps a moment": "    import time\n    time.sleep(0.02)\n{right}",
+    "logs": "    import logging\n    logging.warning('x')\n{right}",
+    "recursion 900": "    down = lambda k: k and down(k - 1)\n    down(900)\n{right}",
+    "own recursion limit": "    import sys\n    sys.setrecursionlimit(20000)\n{right}",
+    "random, seeded": "    import random\n    random.seed(0)\n    random.random()\n{right}",
+    "thread": "    import threading\n    t = threading.Thread(target=int)\n    t.start()\n    t.join()\n{right}",
+    "dataclass": "    import dataclasses\n    P = dataclasses.make_dataclass('P', ['x'])\n    P(1)\n{right}",
+    "named tuple": "    from collections import namedtuple\n    namedtuple('P', 'x')(1)\n{right}",
+    "looks at its frame": "    import sys\n    sys._getframe(0).f_code\n{right}",
+    "warns": "    import warnings\n    warnings.warn('x')\n{right}",
 }  # fmt: skip
 
 _CONSTANTS = ("None", "True", "0", "1", "[]", "''", "(1, 2)", "float('nan')", "{1}", "object()")

