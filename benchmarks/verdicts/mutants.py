@@ -77,7 +77,7 @@ _CONSTANTS = ("None", "True", "0", "1", "[]", "''", "(1, 2)", "float('nan')", "{
 
 
 def mutants(stub: str, right: str, name: str, seed: int, edits: int = 8, texts: int = 6) -> Iterator[tuple[str, str]]:
-    """(kind of fault, completion) of one problem: up to `edits` faulty edits, and `texts` of TEXTS."""
+    """(kind of fault, completion) of one problem: up to `edits` faulty edits, and `texts` of TEXTS or all."""
     draw = random.Random(seed)
     yield "reference", right
     program = ast.parse(stub + right)
@@ -102,7 +102,7 @@ def mutants(stub: str, right: str, name: str, seed: int, edits: int = 8, texts: 
             seen.add(text)
             yield kind, text
     whole = (right if right.endswith("\n") else right + "\n") if open_stub else _body(function)
-    for kind in draw.sample(sorted(TEXTS), texts):
+    for kind in draw.sample(sorted(TEXTS), min(texts, len(TEXTS))):
         text = TEXTS[kind].replace("{right}", whole).replace("{name}", name)
         text = text.replace("{constant}", draw.choice(_CONSTANTS)).replace("{{", "{").replace("}}", "}")
         yield kind, completion(text)

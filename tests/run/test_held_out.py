@@ -178,11 +178,11 @@ def test_none_is_none_and_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_cruxeval_is_used_where_it_is_at_hand(shared: Path, monkeypatch: pytest.MonkeyPatch, executor) -> None:
-    from azr_mlx.evaluation import data
+    from azr_mlx.evaluation import fetching
 
     file = next((shared / "data" / "cruxeval").glob("*.jsonl*"))
-    real = data.find_rows
-    monkeypatch.setattr(data, "find_rows", lambda benchmark, path=None: real(benchmark, file))
+    real = fetching.find_rows
+    monkeypatch.setattr(fetching, "find_rows", lambda benchmark, path=None: real(benchmark, file))
     found = tasks_for(config.load("nano", ["evaluation.probe=cruxeval"]), None)
     kinds = Counter(task.kind for task in found)
     assert min(kinds[Kind.DEDUCTION], kinds[Kind.ABDUCTION]) > 100
