@@ -137,6 +137,7 @@ def azr(context: click.Context) -> None:
     help="Go on from a run's newest checkpoint; auto takes the configuration's own run, or the newest one.",
 )
 @click.option("--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the run is kept.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would take, and stop: nothing is fetched or written.")
 @click.option("--quiet", is_flag=True, help="Say only what went wrong.")
 @click.option(
     "--restart/--no-restart",
@@ -150,6 +151,7 @@ def train(
     steps: int | None,
     resume: str | None,
     run_dir: Path | None,
+    dry_run: bool,
     quiet: bool,
     restart: bool,
     keep_awake: bool,
@@ -158,11 +160,14 @@ def train(
 
     It proposes tasks, Python checks them, it solves them, and both roles are trained on the outcome. The run
     folder is checkpoints/NAME, with the resolved configuration, metrics, rollouts and checkpoints. Ctrl-C saves.
+    Before anything is downloaded one screen says what the run takes and when what comes; --dry-run stops there, with
+    exit 1 where memory or disk are too small.
 
     \b
     Examples:
       azr train --config nano
       azr train --config auto                  the rung of azr presets to begin with here
+      azr train --config auto --dry-run        what it would take: disk, memory, when what comes
       azr train --config qwen2.5-coder-3b --steps 50 --set optim.lr=1e-5
       azr train --config my.yaml --set tasks.kinds=deduction,abduction
       azr train --resume                       the newest run
@@ -180,6 +185,15 @@ def train(
     words = [*sets, *([f"steps={steps}"] if steps is not None else [])]
     settings = config.load(_chosen(source), words)
     _caution(settings)
+    if dry_run:
+        if resume is not None:
+            raise UsageError("train: --dry-run is about a run that begins; leave --resume away")
+        from azr_mlx import planner
+        from azr_mlx.run import forecast
+
+        lines, fits = forecast.screen(settings, planner.here())
+        click.echo("\n".join(lines))
+        return 0 if fits else 1
 
     from azr_mlx.run import session, supervisor
 

@@ -264,7 +264,8 @@ class Trainer:
             for proposal in self.seed_proposals(short, step=-1 - settings.seed_rounds + round_):
                 task = proposal.verdict.task
                 if task is None:
-                    reasons[proposal.verdict.why] = reasons.get(proposal.verdict.why, 0) + 1
+                    reason = "cut off" if proposal.rollout.completion.truncated else proposal.verdict.why
+                    reasons[reason] = reasons.get(reason, 0) + 1
                     continue
                 for kind in twins(task.kind, self.kinds):
                     twin = replace(task, kind=kind, step=-1)

@@ -156,6 +156,11 @@ def cautions(config: Config) -> list[str]:
             "optim.schedule inverse_sqrt counts from the end of the warm-up: without optim.warmup_steps "
             "the learning rate has halved after 4 steps"
         )
+    if config.stop.plateau and not config.evaluation.every:
+        found.append(
+            f"stop.plateau {config.stop.plateau} has no effect without evaluation.every: a run is compared with its "
+            "best where it is evaluated"
+        )
     if config.executor.level == "off":
         found.append("executor.level off: programs that the model writes run unconfined on this machine")
     return found

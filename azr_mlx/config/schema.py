@@ -238,6 +238,17 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class StopConfig:
+    plateau: int = option(
+        0, "held-out evaluations in a row without a better score after which a run ends; 0 is never", low=0
+    )
+    worse: bool = option(True, "end a run whose held-out score has fallen beyond its 95 % interval")
+    malformed: int = option(
+        5, "steps in a row without one reply of the required form after which a run ends; 0 is never", low=0
+    )
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     every: int = option(10, "steps between checkpoints; 0 leaves it to minutes", low=0)
     minutes: float = option(0.0, "minutes of training between checkpoints; 0 leaves it to every", low=0)
@@ -281,6 +292,7 @@ class Config:
     buffer: BufferConfig = BufferConfig()
     executor: ExecutorConfig = ExecutorConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = StopConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -342,5 +354,5 @@ RESUMABLE = frozenset(
     if key in ("name", "steps", "minutes", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
     or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.item_rows", "sampling.kv_gb", "executor.workers")
     or key in ("optim.micro_batch_tokens", "optim.gradient_items", "optim.checkpoint_layers")
-    or key.startswith(("checkpoint.", "tracking."))
+    or key.startswith(("checkpoint.", "tracking.", "stop."))
 )

@@ -149,6 +149,11 @@ def choose_here() -> RungChoice:
     return choose(machine)
 
 
+def _hours(seconds: float) -> str:
+    """Hours in six columns; a machine may need years."""
+    return f"{seconds / 3600:.1f}" if seconds < 3600e3 else f"{seconds / 3600:.0f}" if seconds < 3600e5 else "> 1e5"
+
+
 def table(machine: Machine) -> list[str]:
     """The lines of `azr presets`."""
     choice = choose(machine)
@@ -163,7 +168,7 @@ def table(machine: Machine) -> list[str]:
         mark = ">" if one.preset == choice.preset else " " if one.fits else "x"
         lines += [
             f"{mark} {one.preset:<28}{one.memory / GB:6.1f}{one.step:10.0f}{one.steps_an_hour:9}"
-            f"{one.seconds / 3600:7.1f}  {rung.expect}",
+            f" {_hours(one.seconds):>6}  {rung.expect}",
             f"  {'':<28}{'':<32}  [{rung.source}]",
         ]
     lines += ["", f"> begin with {choice.preset}: {choice.why}"]

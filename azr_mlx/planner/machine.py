@@ -139,15 +139,16 @@ def _metal_room(memory: float) -> float:
     return memory * (2 / 3 if memory <= 33e9 else 3 / 4)
 
 
-def here() -> Machine:
-    """This machine: a Mac by its chip, anything else measured in about a second. Imports MLX unless it is a Mac."""
+def here(seconds: float = 0.2) -> Machine:
+    """This machine: a Mac by its chip, anything else by four measurements of `seconds` each. Imports MLX unless it is
+    a Mac."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
         memory, limit = _mac_memory()
         try:
             return mac(memory, _sysctl("machdep.cpu.brand_string"), limit, _gpu_cores())
         except UsageError:
-            return replace(_measured(), memory=memory, room=limit or 0.75 * memory)
-    return _measured()
+            return replace(_measured(seconds), memory=memory, room=limit or 0.75 * memory)
+    return _measured(seconds)
 
 
 def _sysctl(name: str) -> str:
@@ -164,7 +165,7 @@ def _gpu_cores() -> int:
     return int(found.group(1)) if found else 0
 
 
-def _measured() -> Machine:
+def _measured(seconds: float) -> Machine:
     """Bandwidth, flops and what small things cost, with the operations that the trainer uses."""
     import time
 
@@ -175,7 +176,7 @@ def _measured() -> Machine:
 
     from azr_mlx.model.cpu_kernels import exp
 
-    def best(make: Any, seconds: float = 0.2) -> float:
+    def best(make: Any) -> float:
         mx.eval(make())
         shortest, end = math.inf, time.perf_counter() + seconds
         while time.perf_counter() < end:

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 from azr_mlx.config import Config
 from azr_mlx.generation import TrainablePolicy
+from azr_mlx.run import metrics
 from azr_mlx.run.held_out_tasks import HeldOutTasks, guess_rates, tasks_for
+from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import program_key
 from azr_mlx.trainer import PHASES, PhaseTimer
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-PILOT = 8  # tasks of each kind that are solved to find out how long one takes: two of each band
+GRAIN = 8  # tasks of each kind come in so many: two of each band
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class HeldOutScore:
     greedy: dict[Kind, list[float]]
     sampled: dict[Kind, list[float]]
     bands: dict[Kind, list[int]] = field(default_factory=dict)  # of the tasks, 1 the easiest; empty when they have none
+    # Shares of the replies at temperature 1 that met the token limit, and that had no answer to be read; of this
+    # measurement only, not kept.
+    truncated: float = field(default=0.0, compare=False)
+    malformed: float = field(default=0.0, compare=False)
 
     @property
     def mean(self) -> float:
@@ -86,6 +92,23 @@ class HeldOutScore:
             parts["bands"] = self.bands
         return {name: {str(kind): values for kind, values in part.items()} for name, part in parts.items()}
 
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval of `mean`: kinds weigh alike, tasks are independent."""
+        return math.sqrt(sum(half_width(rates) ** 2 for rates in self.sampled.values())) / len(self.sampled)
+
+    def form_advice(self) -> list[str]:
+        """What is to be said of the form of its replies, with the option to turn; the shares are those of the alarms.
+
+        Worth saying at once: a model whose replies cannot be read learns nothing, however long a run takes.
+        """
+        lines = []
+        if self.truncated > metrics.CUT_OFF:
+            lines.append(f"{self.truncated:.0%} of the answers were cut off: {metrics.SOLUTIONS_CUT_OFF}")
+        if self.malformed - self.truncated > metrics.MALFORMED:
+            lines.append(f"{self.malformed:.0%} of the answers lack their form: {metrics.WRONG_STYLE}")
+        return lines
+
     def line(self, when: str) -> str:
         """The score as the console prints it."""
         kinds = ", ".join(f"{kind} {100 * fmean(rates):.1f} %" for kind, rates in self.sampled.items())
@@ -97,8 +120,10 @@ class HeldOutScore:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> HeldOutScore:
-        parts = (state["greedy"], state["sampled"], state.get("bands", {}))
-        return cls(*({Kind(kind): list(values) for kind, values in part.items()} for part in parts))
+        def rates(part: str) -> dict[Kind, Any]:
+            return {Kind(kind): list(values) for kind, values in state.get(part, {}).items()}
+
+        return cls(rates("greedy"), rates("sampled"), rates("bands"))
 
 
 @dataclass(frozen=True)
@@ -111,26 +136,30 @@ class HeldOut:
     config: Config
     phase: PhaseTimer
 
-    def affordable(self, clock: Callable[[], float] = time.monotonic) -> tuple[int, str]:
-        """How many tasks of each kind one evaluation has time for (`evaluation.minutes`), and how that was found.
+    def first_look(self, each: int, clock: Callable[[], float] = time.monotonic) -> tuple[HeldOutScore, float]:
+        """The score on the first `each` tasks of each kind, and the seconds that one task took."""
+        few = self.limited_to(each)
+        began = clock()
+        score = few.measure()
+        return score, (clock() - began) / len(few.tasks)
 
-        Solves the first few tasks of each kind under the clock. More tasks are solved together than these, so that the
-        figure errs on the side of too few. 0 is all of them.
+    def affordable(self, seconds: float) -> tuple[int, str]:
+        """How many tasks of each kind one evaluation has time for (`evaluation.minutes`), and why, in words.
+
+        seconds: what one task took in the first look. More tasks are solved together than there, so that the figure
+        errs on the side of too few. 0 is all of them.
         """
         limit = 60.0 * self.config.evaluation.minutes
         kinds = Counter(task.kind for task in self.tasks)
-        if not limit or not kinds or max(kinds.values()) <= PILOT:
+        if not limit or not kinds or max(kinds.values()) <= GRAIN:
             return 0, ""
-        began = clock()
-        self.limited_to(PILOT).measure()
-        seconds = (clock() - began) / sum(min(PILOT, count) for count in kinds.values())  # of one task
-        each = max(PILOT, int(limit / (seconds * len(kinds))) // PILOT * PILOT)
+        each = max(GRAIN, int(limit / (seconds * len(kinds))) // GRAIN * GRAIN)
         if each >= max(kinds.values()):
             each = 0
         fits = (
             "all held-out tasks fit" if not each else f"{each} of {max(kinds.values())} held-out tasks of each kind fit"
         )
-        if limit < seconds * len(kinds) * PILOT:
+        if limit < seconds * len(kinds) * GRAIN:
             fits = f"the {each} held-out tasks of each kind that are the fewest do not fit"
         return each, f"{fits} into evaluation.minutes {limit / 60:g}: one takes {seconds:.2f} s"
 
@@ -155,15 +184,19 @@ class HeldOut:
 
     def measure(self) -> HeldOutScore:
         """Solve each task greedily, and `evaluation.samples` times at temperature 1 with the same draws each time."""
-        greedy = self._solve_rates(0.0, 1)
-        sampled = self._solve_rates(1.0, self.config.evaluation.samples)
+        greedy, _, _ = self._solve_rates(0.0, 1)
+        sampled, truncated, malformed = self._solve_rates(1.0, self.config.evaluation.samples)
         self.solver.forget()
         bands = self.tasks.bands if isinstance(self.tasks, HeldOutTasks) else ()
-        return HeldOutScore(self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {})
+        return HeldOutScore(
+            self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {}, truncated,
+            malformed,
+        )  # fmt: skip
 
-    def _solve_rates(self, temperature: float, n: int) -> list[float]:
-        """The share of n solutions of each task that are right."""
-        right = [0] * len(self.tasks)
+    def _solve_rates(self, temperature: float, n: int) -> tuple[list[float], float, float]:
+        """The share of n solutions of each task that are right; shares of all that were cut off, and that lack the
+        required form."""
+        right, cut, malformed = [0] * len(self.tasks), 0, 0
         with self.phase("probe", len(self.tasks) * n) as progress:
             session = self.policy.generate(
                 seed=(self.config.seed, 0, PHASES.index("probe")), temperature=temperature,
@@ -171,10 +204,16 @@ class HeldOut:
             )  # fmt: skip
             prompts = [self.solver.ask(task) for task in self.tasks]
             session.submit(prompts, n, max_tokens=self.config.sampling.solve_tokens)
-            pending = [(i, self.solver.judge(rollout)) for i, _, rollout in session]
-        for i, verdict in pending:
-            right[i] += verdict().correct
-        return [count / n for count in right]
+            pending = []
+            for i, _, rollout in session:
+                cut += rollout.completion.truncated
+                pending.append((i, self.solver.judge(rollout)))
+        for i, judge in pending:
+            verdict = judge()
+            right[i] += verdict.correct
+            malformed += verdict.why in parsing.FORM_REASONS
+        replies = max(1, len(pending))
+        return [count / n for count in right], cut / replies, malformed / replies
 
     def _by_kind(self, values: Sequence[T]) -> dict[Kind, list[T]]:
         found: dict[Kind, list[T]] = {}

@@ -21,6 +21,7 @@ from typing import Any
 
 from azr_mlx.executor import syntax
 from azr_mlx.executor.rules import normalised_key
+from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.advantages import zero_signal_share
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.types import Kind, Role, Scored, Step, Task
@@ -112,6 +113,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("trained_rows", "rollouts that entered the backward pass", "advantage not 0", "rollouts"),
     Metric("trained_tokens", "their completion tokens", "sum of lengths", "tokens"),
     Metric("truncated/{role}", "completions that ran into the token limit", "cut / all", better="down"),
+    Metric(
+        "malformed/{role}", "replies without the required form, those that were cut off included",
+        "without tags, block or function / all", better="down",
+    ),
     Metric("length/{role}/{kind}", "length of completions", "mean tokens", "tokens"),
     Metric("masked", "truncated solver rollouts left out of the loss", "count", "rollouts"),
     Metric("timeouts", "programs that ran into the time limit", "count", "programs", "down"),
@@ -143,15 +148,28 @@ def find(name: str) -> Metric | None:
 
 # Alarms -------------------------------------------------------------------------------------------------------------
 
+FEW = 5  # steps that an alarm about the form of replies looks at
+CUT_OFF = 0.3  # share of replies that ran into the token limit beyond which that is said
+MALFORMED = 0.5  # share of replies without the required form beyond which that is said
+
 
 @dataclass(frozen=True)
 class Alarm:
-    """A state of the run that a person should know of: `when` in words, `check` on the rows, and what to do."""
+    """A state of the run that a person should know of: `when` in words, `check` on the rows, and what to do.
+
+    `share` names the metric whose mean over the last steps is said with the alarm.
+    """
 
     name: str
     when: str
     todo: str
     check: Callable[[Sequence[Row]], bool]
+    share: str = ""
+
+    def line(self, rows: Sequence[Row]) -> str:
+        """What is wrong, and what to do."""
+        said = f"{_mean(rows[-FEW:], self.share):.0%} of them; " if self.share else ""
+        return f"{self.name}: {said}{self.todo}"
 
 
 def _values(rows: Sequence[Row], *names: str) -> list[float]:
@@ -191,6 +209,15 @@ def _not_finite(rows: Sequence[Row]) -> bool:
     # `row` leaves out what is not a finite number, and a step that trained always has both.
     return any(row.get("trained_rows") and not {"loss", "grad_norm"} <= row.keys() for row in rows[-5:])
 
+
+# What to do about the form of replies; said of held-out tasks, of seeds and of steps alike.
+SOLUTIONS_CUT_OFF = (
+    "raise sampling.solve_tokens, and see that model.thinking is off; a cut answer cannot be right and teaches nothing"
+)
+PROPOSALS_CUT_OFF = "raise sampling.propose_tokens; a proposal that does not end is no task"
+WRONG_STYLE = (
+    "see that model.style suits the model: chat for an instruct model, r1 for a base model; rollouts/ has the replies"
+)
 
 ALARMS: tuple[Alarm, ...] = (
     Alarm(
@@ -234,8 +261,32 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "completions are cut off",
         "over 30 % of solver completions ran into the token limit in the last 5 steps",
-        "raise sampling.solve_tokens; a cut answer cannot be right and teaches nothing",
-        lambda rows: _mean(rows[-5:], "truncated/solve") > 0.3,
+        SOLUTIONS_CUT_OFF,
+        lambda rows: _mean(rows[-FEW:], "truncated/solve") > CUT_OFF,
+        "truncated/solve",
+    ),
+    Alarm(
+        "proposals are cut off",
+        "over 30 % of proposals ran into the token limit in the last 5 steps",
+        PROPOSALS_CUT_OFF,
+        lambda rows: _mean(rows[-FEW:], "truncated/propose") > CUT_OFF,
+        "truncated/propose",
+    ),
+    Alarm(
+        "answers lack their form",
+        "over 50 % of solver completions had no answer that could be read in the last 5 steps, not because they were "
+        "cut off",
+        WRONG_STYLE,
+        lambda rows: _mean(rows[-FEW:], "malformed/solve") - _mean(rows[-FEW:], "truncated/solve") > MALFORMED,
+        "malformed/solve",
+    ),
+    Alarm(
+        "proposals lack their form",
+        "over 50 % of proposals had no program or no input that could be read in the last 5 steps, not because they "
+        "were cut off",
+        WRONG_STYLE,
+        lambda rows: _mean(rows[-FEW:], "malformed/propose") - _mean(rows[-FEW:], "truncated/propose") > MALFORMED,
+        "malformed/propose",
     ),
     Alarm(
         "memory is rising",
@@ -260,7 +311,7 @@ ALARMS: tuple[Alarm, ...] = (
 
 def alarms(rows: Sequence[Row]) -> list[str]:
     """What is wrong with a run, in words, and what to do; `rows` are its steps so far, timings included."""
-    return [f"{alarm.name}: {alarm.todo}" for alarm in ALARMS if rows and alarm.check(rows)]
+    return [alarm.line(rows) for alarm in ALARMS if rows and alarm.check(rows)]
 
 
 # A step in numbers --------------------------------------------------------------------------------------------------
@@ -302,6 +353,7 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
     _put(result, "solve/mean", rates)
     for role, rollouts in ((Role.PROPOSE, step.proposals), (Role.SOLVE, solved)):
         _put(result, f"truncated/{role}", (float(one.rollout.completion.truncated) for one in rollouts))
+        _put(result, f"malformed/{role}", (float(one.verdict.why in parsing.FORM_REASONS) for one in rollouts))
     result |= {
         "entropy": update.entropy, "loss": update.loss, "grad_norm": update.grad_norm,
         "learning_rate": update.learning_rate, "kl": update.kl, "delta_logp_mean": update.delta_logp_mean,

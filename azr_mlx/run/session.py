@@ -11,18 +11,19 @@ import shlex
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from azr_mlx import config, paths
+from azr_mlx import config, paths, planner
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.model.metal import Relief
-from azr_mlx.run import supervisor
+from azr_mlx.run import forecast, supervisor
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
 from azr_mlx.run.wakefulness import SleepWatch, awake
@@ -57,7 +58,13 @@ def train(
             _check_changes(saved, settings, folder)
         executor = stack.enter_context(_start_executor(settings))
         held = stack.enter_context(awake(keep_awake))
+        machine = None
+        if start is None and not quiet:
+            machine = planner.here(0.1)  # imports MLX, except on a Mac
+            sys.stdout.write("\n".join(forecast.screen(settings, machine)[0]) + "\n")
+            sys.stdout.flush()
         session = Session.open(settings, folder, executor, start, quiet=quiet)
+        session.machine = machine
         if held:
             session.tracker.print("note: this Mac is held awake while the run lasts (--no-awake lets it sleep)")
         return session.run()
@@ -67,21 +74,26 @@ def train(
 class RunState:
     """What a run knows beside its policy, its buffer and its baselines. Travels in a checkpoint's state.json."""
 
+    SINCE: ClassVar = ("held_out_each", "best_held_out", "without_better", "without_form")  # saved unless empty
+
     step: int = 0  # steps that are done
     seconds: float = 0.0  # of training, in all processes
     best: dict[str, Any] | None = None  # step and held-out score of the best policy so far
     before: dict[str, Any] | None = None  # the held-out score before the first step
     wandb: str | None = None  # identity of the W&B run
     held_out_each: int = 0  # held-out tasks of each kind that evaluation.minutes allows; 0 is all
+    best_held_out: dict[str, Any] | None = None  # the held-out score of the best policy, task by task
+    without_better: int = 0  # evaluations in a row that were not better than the best
+    without_form: int = 0  # steps in a row without a reply of the required form
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint keeps beside its step."""
         saved = {"seconds": self.seconds, "best": self.best, "before": self.before, "wandb": self.wandb}
-        return saved | ({"held_out_each": self.held_out_each} if self.held_out_each else {})
+        return saved | {name: value for name in self.SINCE if (value := getattr(self, name))}
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.step = int(saved["step"])
-        for name in (*self.saved(), "held_out_each"):
+        for name in {*self.saved(), *self.SINCE}:
             setattr(self, name, saved.get(name, getattr(self, name)))
 
 
@@ -104,6 +116,9 @@ class Session:
     clock: Callable[[], float] = time.monotonic  # seconds, of which none passes while the machine sleeps
     updates_lost: int = 0  # steps in a row whose gradient was not finite
     kept_at: float = 0.0  # seconds of training at the newest checkpoint of this process
+    loaded_at: float = 0.0  # when the policy was there, by the clock
+    machine: planner.Machine | None = None  # what it runs on, where that is known
+    ended: str = ""  # why the run ends before its time
 
     # The start --------------------------------------------------------------------------------------------------
 
@@ -161,7 +176,7 @@ class Session:
             Relief(policy.shrink),
         )  # fmt: skip
         session.remember()
-        session.kept_at = state.seconds
+        session.kept_at, session.loaded_at = state.seconds, session.clock()
         return session
 
     # The run, as it is read -------------------------------------------------------------------------------------
@@ -171,11 +186,13 @@ class Session:
         try:
             with self.interrupt.installed(), self.saved_on_error():
                 if not self.resumed:
-                    self.seed()
                     self.evaluate_before()
+                    self.seed()
                     self.keep()
                 while not self.over():
                     scores = self.evaluate()
+                    if self.ended:
+                        break
                     with self.training_time():
                         self.log(self.trainer.train_step(self.state.step), scores)
                     if self.checkpoint_due():
@@ -198,28 +215,51 @@ class Session:
 
     def seed(self) -> None:
         """Fill the buffer with first tasks."""
+        from azr_mlx.run import metrics
+
         self.tracker.print("seeding: the model proposes, nothing is learned yet")
         refused = self.trainer.seed()
+        self.tracker.seconds.clear()
         sizes = ", ".join(f"{len(self.trainer.buffer.tasks(kind))} {kind}" for kind in self.trainer.kinds)
         common = ", ".join(f"{why} {n}" for why, n in sorted(refused.items(), key=lambda item: -item[1])[:4])
         self.tracker.print(f"seeds: {sizes}" + (f"   refused: {common}" if common else ""))
+        share = refused.get("cut off", 0) / max(1, sum(refused.values()))
+        if share > metrics.CUT_OFF:
+            self.tracker.print(f"note: {share:.0%} of what was refused was cut off: {metrics.PROPOSALS_CUT_OFF}")
         self.remember()
 
     def evaluate_before(self) -> None:
-        """The held-out score that everything later is compared with."""
-        if self.held_out.tasks:
-            self.state.held_out_each, words = self.held_out.affordable()
+        """The held-out score that everything later is compared with; where it takes long, a first look before it."""
+        if not self.held_out.tasks:
+            return
+        counts = Counter(task.kind for task in self.held_out.tasks)
+        few = forecast.first_look(self.settings, counts, self.machine)
+        if few:
+            score, seconds = self.held_out.first_look(few)
+            since = forecast.spoken_time(self.clock() - self.loaded_at)
+            self.tracker.print(
+                f"first held-out number, {since} after the model was loaded: {100 * score.mean:.1f} % "
+                f"± {100 * score.half_width:.1f} at temperature 1 on {few} tasks of each kind"
+            )
+            self.state.held_out_each, words = self.held_out.affordable(seconds)
             self.held_out = self.held_out.limited_to(self.state.held_out_each)
             if words:
                 self.tracker.print(words)
-            score = self.held_out.measure()
-            self.state.before = score.state()
-            self.tracker.print(score.line("before"))
-        self.tracker.seconds.clear()
+            self.tell_form(score)
+        score = self.held_out.measure()
+        self.state.before = score.state()
+        self.tracker.print(score.line("before"))
+        if not few:
+            self.tell_form(score)
+
+    def tell_form(self, score: HeldOutScore) -> None:
+        """Say what is wrong with the form of the replies, if much is, before an hour is spent on them."""
+        for line in score.form_advice():
+            self.tracker.print(f"note: {line}")
 
     def over(self) -> bool:
         limit = 60.0 * self.settings.minutes
-        return self.state.step >= self.settings.steps or bool(limit and self.state.seconds >= limit)
+        return bool(self.ended) or self.state.step >= self.settings.steps or bool(limit and self.state.seconds >= limit)
 
     def evaluate(self) -> dict[str, float]:
         """In-run evaluation of the policy before the next step, when it is due; its metrics. Keeps the best policy."""
@@ -237,7 +277,21 @@ class Session:
             scores |= evaluate_slice(self.policy, self.executor, settings.bench, settings.bench_limit, model=model)
         if self.held_out.tasks:
             self.keep_best(score)
+            self.ended = self.ended_by(score)
         return scores
+
+    def ended_by(self, score: HeldOutScore) -> str:
+        """Why the run ends after an evaluation, in words; empty when it goes on."""
+        from azr_mlx.run.held_out import HeldOutScore
+        from azr_mlx.run.stopping import ended_by
+
+        before, best = self.state.before, self.state.best_held_out
+        if before is None or best is None:  # a run of an earlier version, or one that was begun without held-out tasks
+            return ""
+        return ended_by(
+            self.settings.stop, HeldOutScore.from_state(before), HeldOutScore.from_state(best), score,
+            self.state.without_better,
+        )  # fmt: skip
 
     def log(self, step: Step, scores: dict[str, float]) -> None:
         """A step is over: its metrics, its line on the console, and what is remembered of it.
@@ -246,6 +300,7 @@ class Session:
         """
         from azr_mlx.model import device
         from azr_mlx.run import metrics
+        from azr_mlx.run.stopping import unreadable
 
         row = metrics.row(step, self.known_programs, {k: len(self.trainer.buffer.tasks(k)) for k in self.trainer.kinds})
         memory = device.memory()
@@ -259,6 +314,12 @@ class Session:
                 self.tracker.print(f"note: {note}")
         self.state.step += 1
         self.remember()
+        self.state.without_form = self.state.without_form + 1 if unreadable(row) else 0
+        if 0 < self.settings.stop.malformed <= self.state.without_form:
+            self.ended = (
+                f"no reply of the last {self.state.without_form} steps had the required form, so that nothing can be "
+                "learned: the alarms above say what to turn (stop.malformed)"
+            )
         self.updates_lost = 0 if math.isfinite(step.update.grad_norm) else self.updates_lost + 1
         if self.updates_lost >= UPDATES_LOST:
             raise AzrError(
@@ -299,8 +360,11 @@ class Session:
 
     def keep_best(self, score: HeldOutScore) -> None:
         """Keep the policy of this step if it is the best so far."""
-        if self.state.best is None or score.mean > self.state.best["score"]:
+        better = self.state.best is None or score.mean > self.state.best["score"]
+        self.state.without_better = 0 if better else self.state.without_better + 1
+        if better:
             self.state.best = {"step": self.state.step, "score": score.mean}
+            self.state.best_held_out = score.state()
             self.keep()
 
     @contextmanager
@@ -352,6 +416,9 @@ class Session:
     def end(self, kept: Path) -> None:
         """The last screen: curves, the table before and after, the report, what to do next."""
         tracker, minutes = self.tracker, self.state.seconds / 60
+        if self.ended:
+            tracker.print(f"ended: {self.ended}")
+            tracker.print(f"the best checkpoint is {self.best_checkpoint()}")
         tracker.print(f"{self.state.step} steps in {minutes:.1f} minutes; {paths.display_path(kept)}")
         tracker.print_curves()
         self.evaluate_after()
@@ -363,6 +430,19 @@ class Session:
             tracker.print(f"look:     open {paths.display_path(report)} in a browser")
         self.print_next_steps()
         tracker.publish(report)
+
+    def best_checkpoint(self) -> str:
+        """The checkpoint with the best held-out score, in words."""
+        from azr_mlx.run.held_out import HeldOutScore
+
+        best, before = self.state.best, self.state.before
+        where = self.folder.checkpoint(best["step"]) if best is not None else None
+        if best is None or where is None or not where.is_dir():
+            return "not known: no evaluation came before the end (evaluation.every)"
+        words = f"{paths.display_path(where)}, {100 * best['score']:.1f} % of the held-out tasks at temperature 1"
+        if before is not None and HeldOutScore.from_state(before).mean >= best["score"]:
+            words += "; the model was not worse before training"
+        return words
 
     def evaluate_after(self) -> None:
         """The held-out score after the run beside the one before it."""
@@ -383,6 +463,8 @@ class Session:
 
     def print_next_steps(self) -> None:
         latest = self.folder.latest()
+        if self.ended and self.state.best is not None and self.folder.checkpoint(self.state.best["step"]).is_dir():
+            latest = self.folder.checkpoint(self.state.best["step"])
         azr, model, newest = program("azr"), shlex.quote(self.settings.model.id), paths.typed(latest) if latest else ""
         prompt = (
             "def f(a):" if self.settings.model.style != "chat" else "Write a Python function that adds two numbers."
@@ -391,7 +473,8 @@ class Session:
         there = paths.typed(self.settings.model.id)
         generate = f"{program('mlx_lm.generate')} --model {there} --adapter-path {newest}"
         self.tracker.print(f"evaluate: {azr} eval --bench humaneval --model {model} --adapter {newest} --compare")
-        self.tracker.print(f"export:   {azr} export {paths.typed(self.folder.path)}")
+        exported = newest if self.ended else paths.typed(self.folder.path)
+        self.tracker.print(f"export:   {azr} export {exported}")
         self.tracker.print(f"use it:   {generate} --prompt {shlex.quote(prompt)}")
 
 

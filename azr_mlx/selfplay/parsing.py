@@ -24,6 +24,10 @@ _COMMENT = {
 }
 _PROSE = {word: re.compile(rf"\bthe {word} is:?[ \t]*(.+)", re.IGNORECASE) for word in ("input", "output")}
 _PYTHON = ("python", "py", "python3", "")
+# What a verdict says of a reply that lacks a required part: the reasons of ParseError, of missing tags and answers.
+FORM_REASONS = frozenset((
+    "bad tags", "no answer block", "no function", "no input block", "no message", "no python block", "too few inputs",
+))  # fmt: skip
 
 
 class ParseError(ValueError):

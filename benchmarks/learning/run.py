@@ -45,7 +45,15 @@ def play(name: str, seed: int, folder: Path, words: list[str]) -> None:
     condition = CONDITIONS[name]
     if condition.prepare is not None:
         condition.prepare()
-    sets = [f"seed={seed}", "tracking.rollouts=false", "tracking.report=false", *condition.sets, *words]
+    # Controls are run to their end, whatever becomes of them.
+    sets = [
+        f"seed={seed}",
+        "stop.worse=false",
+        "tracking.rollouts=false",
+        "tracking.report=false",
+        *condition.sets,
+        *words,
+    ]
     settings = config.load("nano", sets)
     if RunFolder(folder).latest() is not None:
         sys.exit(session.train(settings, resume=str(folder)))

@@ -55,7 +55,7 @@ def test_too_small_a_machine_and_one_without_a_gpu_begin_with_the_embedded_model
 
 def test_auto_is_said_aloud_and_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked before the executor starts, so it may not import MLX: nothing is measured."""
-    monkeypatch.setattr(machine, "_measured", lambda: pytest.fail("measured"))
+    monkeypatch.setattr(machine, "_measured", lambda seconds: pytest.fail("measured"))
     monkeypatch.setattr(ladder, "mac_here", lambda: planner.mac(48e9, "M3 Max"))
     done = CliRunner().invoke(azr, ["plan", "--config", "auto", "--memory", "48GB", "--chip", "M3 Max"])
     assert done.exit_code == 0

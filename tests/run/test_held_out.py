@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -253,13 +254,48 @@ class Timed(HeldOut):
         return HeldOutScore({}, {})
 
 
+def timed(*words: str) -> Timed:
+    return Timed(TASKS, None, None, config.load("nano", words), None)  # type: ignore[arg-type]
+
+
+def test_a_first_look_takes_the_first_tasks_and_times_them() -> None:
+    began = Timed.now
+    _, seconds = timed().first_look(8, lambda: Timed.now)
+    assert (Timed.now - began, seconds) == (8 * len(KINDS), 1)
+
+
 @pytest.mark.parametrize(
     ("minutes", "each", "words"),
     [(0, 0, ""), (100, 0, "all held-out tasks fit"), (2, 40, "40 of 128"), (0.1, 8, "that are the fewest do not fit")],
 )
 def test_minutes_choose_how_many_tasks(minutes: float, each: int, words: str) -> None:
-    settings = config.load("nano", [f"evaluation.minutes={minutes}"])
-    found, said = Timed(TASKS, None, None, settings, None).affordable(lambda: Timed.now)  # type: ignore[arg-type]
+    found, said = timed(f"evaluation.minutes={minutes}").affordable(1.0)
     assert found == each
     assert words in said
     assert isinstance(TASKS.chosen(KINDS, each), HeldOutTasks)
+
+
+# Form -----------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_that_are_cut_off_or_lack_their_form_are_said_with_the_option_to_turn() -> None:
+    fine = HeldOutScore({}, {}, truncated=0.1, malformed=0.3)
+    [cut] = HeldOutScore({}, {}, truncated=0.8, malformed=0.9).form_advice()
+    [formless] = HeldOutScore({}, {}, truncated=0.1, malformed=0.9).form_advice()
+    assert fine.form_advice() == []
+    assert "80% of the answers were cut off: raise sampling.solve_tokens" in cut
+    assert "90% of the answers lack their form: see that model.style" in formless
+
+
+def test_every_reason_of_a_parse_error_counts_as_a_lack_of_form() -> None:
+    """A new part that a reply may lack is counted from the day it is written."""
+    from azr_mlx.selfplay import parsing, solver
+
+    folder = Path(parsing.__file__).parent
+    raised = {
+        found
+        for path in folder.rglob("*.py")
+        for found in re.findall(r"raise (?:parsing\.)?ParseError\(\s*\"([^\"]+)\"", path.read_text(encoding="utf-8"))
+    }
+    assert raised
+    assert raised | {"bad tags", solver.MALFORMED.why} == parsing.FORM_REASONS

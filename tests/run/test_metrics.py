@@ -81,7 +81,8 @@ def test_the_length_is_the_mean_tokens_of_a_role_and_kind() -> None:
 HEALTHY: dict[str, Any] = {
     "entropy": 0.5, "loss": 0.0, "grad_norm": 0.1, "trained_rows": 100, "zero_signal": 0.3, "novel/deduction": 0.9,
     "repeated/deduction": 0.05, "valid/deduction": 0.6, "delta_logp_mean": 1e-4, "ratio_outside": 0.0,
-    "truncated/solve": 0.01, "memory/active": 2e9, "dropped": 0, "timeouts": 1,
+    "truncated/solve": 0.01, "truncated/propose": 0.01, "malformed/solve": 0.02, "malformed/propose": 0.05,
+    "memory/active": 2e9, "dropped": 0, "timeouts": 1,
 }  # fmt: skip
 
 
@@ -104,7 +105,10 @@ def story(steps: int = 30, last: int = 10, **wrong: float) -> list[dict[str, Any
         ("hardly any proposal is valid", {"valid/deduction": 0.05}),
         ("sampler and trainer disagree", {"delta_logp_mean": 0.06}),
         ("sampler and trainer disagree", {"ratio_outside": 0.03}),
-        ("completions are cut off", {"truncated/solve": 0.5}),
+        ("completions are cut off", {"truncated/solve": 0.5, "malformed/solve": 0.5}),
+        ("proposals are cut off", {"truncated/propose": 0.4, "malformed/propose": 0.4}),
+        ("answers lack their form", {"malformed/solve": 0.7}),
+        ("proposals lack their form", {"malformed/propose": 0.7}),
         ("memory is rising", {"memory/active": 3e9}),
         ("the executor fails", {"dropped": 1}),
         ("programs run out of time", {"timeouts": 30}),
@@ -118,6 +122,14 @@ def test_one_wrong_thing_raises_its_alarm_and_no_other(name: str, wrong: dict[st
 
 def test_a_healthy_run_a_new_one_and_an_empty_one_are_quiet() -> None:
     assert metrics.alarms(story()) == metrics.alarms(story(1, 1)) == metrics.alarms([]) == []
+
+
+def test_the_form_of_replies_is_told_from_the_first_step_on_with_its_share_and_what_to_turn() -> None:
+    """A chat model that never closes its block must not waste an hour."""
+    [cut] = metrics.alarms(story(1, 1, **{"truncated/solve": 0.62, "malformed/solve": 0.62}))
+    assert cut.startswith("completions are cut off: 62% of them; raise sampling.solve_tokens")
+    [formless] = metrics.alarms(story(1, 1, **{"malformed/propose": 0.9}))
+    assert formless.startswith("proposals lack their form: 90% of them; see that model.style")
 
 
 def test_an_alarm_ends_when_its_cause_does() -> None:

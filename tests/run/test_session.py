@@ -127,6 +127,52 @@ def test_the_best_policy_by_held_out_score_is_kept(tmp_path, executor, monkeypat
     assert steps_saved(tmp_path) == [2, 5]
 
 
+def scripted_scores(session: Session, monkeypatch: pytest.MonkeyPatch, *shares: float, tasks: int = 2) -> None:
+    """Held-out scores one after the other, the same for each of so many tasks of a kind."""
+    measure, scores = session.held_out.measure, iter(shares)
+
+    def scripted(self):
+        share = next(scores)
+        score = measure()
+        return replace(score, sampled={kind: [share] * tasks for kind in score.sampled})
+
+    monkeypatch.setattr(type(session.held_out), "measure", scripted)
+
+
+def test_a_run_that_gets_worse_ends_and_names_its_best_checkpoint(tmp_path, executor, monkeypatch, capsys):
+    settings = config.load("nano", [*SMALL, "evaluation.every=1", "steps=9", "checkpoint.keep=1"])
+    session = Session.open(settings, RunFolder(tmp_path), executor, None, quiet=False)
+    scripted_scores(session, monkeypatch, 0.2, 0.5, 0.1, 0.1, tasks=40)  # before; after 1 and 2 steps; table
+    assert session.run() == 0
+    said = capsys.readouterr().out
+    assert "ended: the held-out score is lower than before training: -10.0 points" in said
+    assert f"the best checkpoint is {tmp_path}/step-000001, 50.0 %" in said
+    assert f"--adapter-path {tmp_path}/step-000001" in said  # what is offered next is the best, not the last
+    assert steps_saved(tmp_path) == [1, 2]
+    assert (tmp_path / "probe.json").exists()  # the run has its table all the same
+
+
+def test_a_plateau_outlasts_a_resume(tmp_path, executor, monkeypatch):
+    session = opened(tmp_path, executor, "evaluation.every=1", "steps=3", "stop.plateau=2")
+    scripted_scores(session, monkeypatch, 0.2, 0.5, 0.4, 0.5, 0.5, 0.5)  # two of them after the resume
+    session.run()
+    assert (session.ended, session.state.without_better) == ("", 1)
+    settings = config.load("nano", [*SMALL, "evaluation.every=1", "steps=9", "stop.plateau=2"])
+    again = Session.open(settings, RunFolder(tmp_path), executor, RunFolder(tmp_path).latest(), quiet=True)
+    again.run()
+    assert "no longer improves: 2 evaluations in a row" in again.ended
+    assert again.state.step == 3
+
+
+def test_a_run_whose_replies_all_lack_their_form_ends(tmp_path, executor):
+    """As those of a model in a style that it does not know: no reply differs in its reward, so nothing is learned."""
+    words = ("steps=9", "stop.malformed=2", "sampling.solve_tokens=1", "sampling.propose_tokens=1")
+    session = opened(tmp_path, executor, *words)
+    assert session.run() == 0
+    assert len(metrics(tmp_path)) == 2
+    assert session.ended.startswith("no reply of the last 2 steps had the required form")
+
+
 def test_the_report_is_handed_to_the_tracker_at_the_end(tmp_path, executor, monkeypatch):
     session = opened(tmp_path, executor, "tracking.report=true", "steps=1")
     published = []
