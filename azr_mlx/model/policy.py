@@ -34,8 +34,11 @@ from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 from azr_mlx.model import cpu_kernels, rope, sampler, weights, work  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
+from azr_mlx.model.adapters import adapt  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
 from azr_mlx.model.limits import TILE_ROWS  # noqa: E402
+from azr_mlx.model.packing import Example, Pack, micro_batches  # noqa: E402
+from azr_mlx.model.trunk import Gradients, Keep  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
@@ -141,6 +144,7 @@ class Policy:
         self._check_keys(keys)
         parameters = {"rank": lora.rank, "scale": lora.scale, "dropout": 0.0, **({"keys": keys} if keys else {})}
         linear_to_lora_layers(model, lora.layers, parameters)
+        adapt(model)
         self.lora_parameters = parameters
         self._seed_adapters(seed)
         self.backbone = Backbone(model)
@@ -376,7 +380,9 @@ class Policy:
         """Log-probabilities of all completion tokens by the trainer or the reference: float32 (K,) for each rollout."""
         rows = [_row(rollout, 0.0) for rollout in rollouts]
         packs = self._packs(rows)
-        under_way = [self.computer.submit(work.LogprobItem(_micro_batch(rows, pack), reference)) for pack in packs]
+        under_way = [
+            self.computer.submit(work.LogprobItem(work.MicroBatch.of(rows, pack), reference)) for pack in packs
+        ]
         result: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
         for pack, wait in zip(packs, under_way, strict=True):
             for i, values in zip(pack.rows, wait(), strict=True):
@@ -407,9 +413,12 @@ class Policy:
         device.reset_peak()
         objective = self._objective()
         rows = self._examples(rollouts, advantages, objective)
-        micro_batches = [_micro_batch(rows, pack) for pack in self._packs(rows)]
+        micro_batches = [work.MicroBatch.of(rows, pack) for pack in self._packs(rows)]
         items = work.gradient_items(
-            micro_batches, objective, keep=not self.optim.checkpoint_layers, items=self.optim.gradient_items
+            micro_batches,
+            objective,
+            keep=Keep.INPUTS if self.optim.checkpoint_layers else Keep.ALL,
+            items=self.optim.gradient_items,
         )
         passes = [self._one_step(items, denominator) for _ in range(self.loss.updates_per_batch)]
         # Of the first pass: later ones measure how far the updates moved, not how far the sampler was off.
@@ -452,7 +461,7 @@ class Policy:
 
     def _examples(
         self, rollouts: Sequence[types.Rollout], advantages: Sequence[float], objective: losses.Objective
-    ) -> list[losses.Example]:
+    ) -> list[Example]:
         """The rows that are computed, with the log-probabilities that their objective wants."""
         chosen = [i for i, a in enumerate(advantages) if a != 0.0 or not objective.skips_zero_advantage]
         kept = [rollouts[i] for i in chosen]
@@ -469,8 +478,8 @@ class Policy:
         rows = [_row(rollouts[i], float(advantages[i]), old[n], reference[n]) for n, i in enumerate(chosen)]
         return [row for row in rows if row.completion]
 
-    def _packs(self, rows: Sequence[losses.Example]) -> list[losses.Pack]:
-        return losses.micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
+    def _packs(self, rows: Sequence[Example]) -> list[Pack]:
+        return micro_batches(rows, self.optim.micro_batch_tokens, share=self.backbone.plain)
 
     def _one_step(self, items: Sequence[work.GradientItem], denominator: int) -> tuple[losses.Sums, float, float]:
         """Gradient over all micro-batches and one optimizer step: (sums, gradient norm, learning rate)."""
@@ -478,7 +487,7 @@ class Policy:
         gradients, sums = work.joined(wait() for wait in under_way)
         return sums, *self._apply(gradients, denominator)
 
-    def _apply(self, gradients: losses.Gradients, denominator: int) -> tuple[float, float]:
+    def _apply(self, gradients: Gradients, denominator: int) -> tuple[float, float]:
         """One optimizer step on sums of gradients: (norm of the mean gradient, learning rate)."""
         rate = self.learning_rate()
         if not gradients:
@@ -598,18 +607,14 @@ class Policy:
         return [module for _, module in self.model.named_modules() if isinstance(module, LoRALinear)]
 
 
-def _micro_batch(rows: Sequence[losses.Example], pack: losses.Pack) -> work.MicroBatch:
-    return work.MicroBatch(tuple(rows[i] for i in pack.rows), pack.shared)
-
-
 def _row(
     rollout: types.Rollout,
     advantage: float,
     old: np.ndarray | None = None,
     reference: np.ndarray | None = None,
-) -> losses.Example:
+) -> Example:
     sampled = np.asarray(rollout.completion.logprobs, np.float32)
-    return losses.Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
+    return Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
 
 
 def _merged(model: nn.Module) -> nn.Module:

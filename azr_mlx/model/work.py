@@ -25,6 +25,8 @@ import numpy as np
 from azr_mlx.model import loss as losses
 from azr_mlx.model import sampler
 from azr_mlx.model.backbone import Backbone
+from azr_mlx.model.packing import Batch, Example, Pack
+from azr_mlx.model.trunk import Gradients, Keep
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -157,15 +159,21 @@ class ItemWriter:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that pass the model together. `shared`: equal prompts, which stand beside each other, are computed once."""
+    """Rows that pass the model together, and how: a pack (packing.Pack) with the rows themselves."""
 
-    rows: tuple[losses.Example, ...]
+    rows: tuple[Example, ...]
     shared: bool = False
+    prefixes: tuple[int, ...] = ()
+    apart: bool = False
+
+    @classmethod
+    def of(cls, rows: Sequence[Example], pack: Pack) -> MicroBatch:
+        return cls(tuple(rows[i] for i in pack.rows), pack.shared, pack.prefixes, pack.apart)
 
     @cached_property
-    def batch(self) -> losses.Batch:
+    def batch(self) -> Batch:
         """The rows as arrays."""
-        return losses.Batch.pad(self.rows, self.shared)
+        return Batch.of(self.rows, Pack(tuple(range(len(self.rows))), self.shared, self.prefixes, self.apart))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +185,11 @@ class GradientItem:
 
     micro_batches: tuple[MicroBatch, ...]
     objective: losses.Objective
-    keep: bool = False  # the activations of the forward pass (loss.gradient)
+    keep: Keep = Keep.INPUTS  # of the forward pass (loss.gradient)
 
-    def compute(self, model: Model) -> tuple[losses.Gradients, losses.Sums]:
+    def compute(self, model: Model) -> tuple[Gradients, losses.Sums]:
         return joined(
-            losses.gradient(model.backbone, one.batch, self.objective, keep=self.keep) for one in self.micro_batches
+            losses.gradient(model.backbone, one.batch, self.objective, self.keep) for one in self.micro_batches
         )
 
 
@@ -199,9 +207,9 @@ class LogprobItem:
         return tuple(np.split(values, ends[:-1]))
 
 
-def joined(parts: Iterable[tuple[losses.Gradients, losses.Sums]]) -> tuple[losses.Gradients, losses.Sums]:
+def joined(parts: Iterable[tuple[Gradients, losses.Sums]]) -> tuple[Gradients, losses.Sums]:
     """Sum of gradients, in float32, and of what was measured, in the order of `parts`; empty without parts."""
-    total: losses.Gradients = {}
+    total: Gradients = {}
     sums = losses.Sums()
     for gradients, measured in parts:
         part = {name: g.astype(mx.float32) for name, g in gradients.items()}
@@ -212,7 +220,7 @@ def joined(parts: Iterable[tuple[losses.Gradients, losses.Sums]]) -> tuple[losse
 
 
 def gradient_items(
-    micro_batches: Sequence[MicroBatch], objective: losses.Objective, *, keep: bool, items: int = 0
+    micro_batches: Sequence[MicroBatch], objective: losses.Objective, *, keep: Keep, items: int = 0
 ) -> list[GradientItem]:
     """Micro-batches, in their order, as at most `items` items of consecutive ones (0: one item each)."""
     number = min(items or len(micro_batches), len(micro_batches))

@@ -28,9 +28,10 @@ import numpy as np  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from azr_mlx import config, planner  # noqa: E402
-from azr_mlx.model import limits  # noqa: E402
+from azr_mlx.model import limits, packing  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
+from azr_mlx.model.trunk import Keep  # noqa: E402
 
 NAMES = ("width", "gate", "queries", "keys", "rank", "scores")
 
@@ -67,17 +68,19 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     prompt = length * 3 // 4
     written = length - prompt
     rows = [
-        losses.Example(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
+        packing.Example(tuple(random.integers(0, 250, prompt).tolist()), (7,) * written, np.zeros(written), 1.0)
         for _ in range(count)
     ]
-    batch = losses.Batch.pad(rows)
+    batch = packing.Batch.pad(rows)
     mx.eval(batch.tokens, policy.model.parameters())
     own, tokens = length - 1, batch.computed  # the last token of a row is a target only
     held = {}
-    for name, keep in (("RECOMPUTED", False), ("KEPT", True)):
+    for name, keep in (("RECOMPUTED", Keep.INPUTS), ("KEPT", Keep.ALL)):
         whole = peak(partial(losses.gradient, policy.backbone, batch, losses.Objective(), keep=keep))
         whole -= 4 * sum(value.size for _, value in tree_flatten(policy.model.trainable_parameters()))
-        held[name] = whole / (layers + planner.KEPT_EXTRA) if keep else whole - 4 * (layers + 1) * tokens * width
+        held[name] = (
+            whole / (layers + planner.KEPT_EXTRA) if keep is Keep.ALL else whole - 4 * (layers + 1) * tokens * width
+        )
     actor, cache = policy.acting(), policy.backbone.empty_cache(count)
     held["PREFILL"] = peak(lambda: mx.eval(actor.hidden(batch.tokens, cache))) - sum(layer.nbytes for layer in cache)
     numbers = np.array([width, gate, heads * head, groups * head, rank, 0.0]) * tokens

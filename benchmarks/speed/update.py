@@ -32,7 +32,7 @@ import models  # noqa: E402
 import numpy as np  # noqa: E402
 
 from azr_mlx import config  # noqa: E402
-from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model import packing  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
 from azr_mlx.types import Completion, Kind, Prompt, Role, Rollout, Stop  # noqa: E402
 
@@ -55,13 +55,13 @@ def rollouts_of(prompts: int, group: int, prompt: int, tokens: int, ragged: bool
     return rollouts
 
 
-def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Example], chunk: int) -> None:
+def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[packing.Example], chunk: int) -> None:
     """One `nn.value_and_grad` over logits of all completion positions, `chunk` rows at a time."""
     total = None
     for start in range(0, len(rows), chunk):
-        batch = losses.Batch.pad(rows[start : start + chunk])
+        batch = packing.Batch.pad(rows[start : start + chunk])
 
-        def loss(model: nn.Module, batch: losses.Batch = batch) -> mx.array:
+        def loss(model: nn.Module, batch: packing.Batch = batch) -> mx.array:
             logits = model(batch.tokens).astype(mx.float32)
             logits = logits.reshape(-1, logits.shape[-1])[batch.positions]
             chosen = mx.take_along_axis(logits, batch.targets[:, None], axis=-1)[:, 0]
@@ -75,7 +75,7 @@ def naive(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Exa
     mx.eval(policy.model.trainable_parameters(), optimizer.state)
 
 
-def mlx_lm_lora(policy: Policy, optimizer: optimizers.Optimizer, rows: list[losses.Example], prompts: int) -> None:
+def mlx_lm_lora(policy: Policy, optimizer: optimizers.Optimizer, rows: list[packing.Example], prompts: int) -> None:
     """What its train_grpo does after the rewards; it scores as many rows at a time as it has prompts."""
     distinct = list(dict.fromkeys(row.prompt for row in rows))
     (_, _, metrics), gradient = _grpo_value_and_grad(
@@ -126,7 +126,7 @@ def main() -> None:
     live = round(args.prompts * (1 - args.zero)) * args.group
     advantages = [(1.0 if i % 2 else -1.0) if i < live else 0.0 for i in range(len(rollouts))]
     rows = [
-        losses.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), a)
+        packing.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), a)
         for r, a in zip(rollouts, advantages, strict=True)
     ]
     optimizer = optimizers.Adam(learning_rate=1e-5)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from azr_mlx.model import limits
+from azr_mlx.model import limits, packing
 from azr_mlx.model import loss as losses
+from azr_mlx.model.trunk import Keep
 from tests.model.conftest import prompt
 
 FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]
@@ -35,7 +34,7 @@ def rows_of(policy, number=6):
         sampled = np.array(rollout.completion.logprobs, np.float32)
         near = [sampled + 0.15 * rng.normal(size=len(sampled)).astype(np.float32) for _ in range(3)]
         advantage = (-1) ** i * (1 + i / 3)
-        rows.append(losses.Example(rollout.prompt_tokens, rollout.completion.tokens, near[0], advantage, *near[1:]))
+        rows.append(packing.Example(rollout.prompt_tokens, rollout.completion.tokens, near[0], advantage, *near[1:]))
     return rows
 
 
@@ -81,7 +80,7 @@ def assert_close(one, other, tolerance=1e-5):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_stages_give_the_gradient_of_the_loss_as_written(load, name):
     policy = nudge(load())
-    batch = losses.Batch.pad(rows_of(policy))
+    batch = packing.Batch.pad(rows_of(policy))
     value, expected = naive_gradient(policy, batch, OBJECTIVES[name])
     gradient, sums = losses.gradient(policy.backbone, batch, OBJECTIVES[name])
     assert_close(gradient, expected)
@@ -96,7 +95,7 @@ def test_two_stages_give_the_gradient_of_the_loss_as_written(load, name):
 @pytest.mark.parametrize("layers", [-1, 2])
 def test_every_family_and_tied_and_untied_heads(load, family, layers):
     policy = nudge(load(family, layers=layers))
-    batch = losses.Batch.pad(rows_of(policy))
+    batch = packing.Batch.pad(rows_of(policy))
     _, expected = naive_gradient(policy, batch, OBJECTIVES["all"])
     gradient, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
     assert_close(gradient, expected)
@@ -104,43 +103,77 @@ def test_every_family_and_tied_and_untied_heads(load, family, layers):
 
 def test_the_trunk_of_a_hybrid_gives_the_same_gradient(load):
     policy = nudge(load())
-    batch = losses.Batch.pad(rows_of(policy))
+    batch = packing.Batch.pad(rows_of(policy))
     expected, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
     policy.backbone.plain = False
     gradient, _ = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
     assert_close(gradient, expected)
 
 
+def family_of(policy, number=3):
+    """Rows of prompts that begin alike: two kinds of long instruction, tasks of several lengths after them."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for instruction, tasks in ((40, 3), (57, 2)):
+        beginning = tuple(rng.integers(0, 250, instruction).tolist())
+        for task in range(tasks):
+            text = beginning + tuple(rng.integers(0, 250, 5 + 9 * task).tolist())
+            for j in range(number):
+                written = tuple(rng.integers(0, 250, 1 + 4 * j).tolist())
+                near = [-3 + rng.normal(size=len(written)).astype(np.float32) for _ in range(3)]
+                rows.append(packing.Example(text, written, near[0], (-1.0) ** j * (task + 1), *near[1:]))
+    return rows
+
+
+@pytest.mark.parametrize("keep", list(Keep))
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("keep", [True, False])
-def test_a_shared_prompt_is_computed_once_with_the_same_gradient(load, family, keep):
+def test_prompts_and_their_beginnings_are_computed_once_with_the_gradient_of_rows_apart(load, family, keep):
+    """The tree of three levels against every row by itself: gradients, losses and log-probabilities are the same."""
     policy = nudge(load(family))
-    rows = rows_of(policy, 9)
-    rows[1] = dataclasses.replace(rows[1], completion=rows[1].completion[:1], sampler=rows[1].sampler[:1],
-                                  old=rows[1].old[:1], reference=rows[1].reference[:1])  # fmt: skip
-    apart, shared = losses.Batch.pad(rows), losses.Batch.pad(rows, shared=True)
+    rows = family_of(policy)
+    (pack,) = packing.micro_batches(rows, 10_000, share=True)
+    apart, tree = packing.Batch.pad([rows[i] for i in pack.rows]), packing.Batch.of(rows, pack)
+    assert len(tree.tree.levels) == 3
+    # Every token that differs once: two instructions, five tasks, and completions without their last tokens.
+    assert tree.computed == 40 + 57 + (5 + 14 + 23) + (5 + 14) + 5 * (0 + 4 + 8)
     expected, before = losses.gradient(policy.backbone, apart, OBJECTIVES["all"])
-    gradient, after = losses.gradient(policy.backbone, shared, OBJECTIVES["all"], keep=keep)
+    gradient, after = losses.gradient(policy.backbone, tree, OBJECTIVES["all"], keep)
     assert_close(gradient, expected)
     assert after.loss == pytest.approx(before.loss, rel=1e-5)
-    assert shared.group == (3, 3, 3)
     np.testing.assert_allclose(
-        losses.logprobs(policy.backbone, shared), losses.logprobs(policy.backbone, apart), atol=1e-4
+        losses.logprobs(policy.backbone, tree), losses.logprobs(policy.backbone, apart), atol=1e-4
     )
 
 
-def test_kept_activations_give_the_same_gradient_as_recomputed_ones(load):
-    policy = nudge(load(layers=2))
-    batch = losses.Batch.pad(rows_of(policy))
-    expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], keep=False)
-    gradient, after = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], keep=True)
-    assert_close(gradient, expected, 1e-6)
-    assert after == before
+@pytest.mark.parametrize("keep", list(Keep))
+def test_single_rows_share_the_beginning_of_their_prompts(load, keep):
+    policy = nudge(load())
+    rows = family_of(policy, number=1)
+    (pack,) = packing.micro_batches(rows, 10_000, share=True)
+    assert sorted(pack.prefixes) == [40, 40, 40, 57, 57]
+    tree = packing.Batch.of(rows, pack)
+    assert len(tree.tree.levels) == 2
+    expected, _ = losses.gradient(policy.backbone, packing.Batch.pad([rows[i] for i in pack.rows]), OBJECTIVES["all"])
+    gradient, _ = losses.gradient(policy.backbone, tree, OBJECTIVES["all"], keep)
+    assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("options", [{"layers": 2}, {"keys": ("mlp.up_proj",)}, {"keys": ("self_attn.q_proj",)}, {}])
+def test_what_is_kept_of_the_forward_pass_does_not_change_the_gradient(load, options):
+    policy = nudge(load(**options))
+    rows = family_of(policy)
+    (pack,) = packing.micro_batches(rows, 10_000, share=True)
+    batch = packing.Batch.of(rows, pack)
+    expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], Keep.INPUTS)
+    for keep in (Keep.PROJECTIONS, Keep.ALL):
+        gradient, after = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], keep)
+        assert_close(gradient, expected, 1e-6)
+        assert after == before
 
 
 def test_small_chunks_of_the_head_change_nothing(load, monkeypatch):
     policy = nudge(load())
-    batch = losses.Batch.pad(rows_of(policy))
+    batch = packing.Batch.pad(rows_of(policy))
     expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"])
     monkeypatch.setattr(limits, "HEAD_BYTES", 1)
     assert limits.head_rows(288) == 16
@@ -153,8 +186,8 @@ def test_small_chunks_of_the_head_change_nothing(load, monkeypatch):
 def test_padding_and_neighbours_do_not_reach_a_row(load):
     policy = nudge(load())
     rows = rows_of(policy)
-    whole, sums = losses.gradient(policy.backbone, losses.Batch.pad(rows), OBJECTIVES["all"])
-    parts = [losses.gradient(policy.backbone, losses.Batch.pad([row]), OBJECTIVES["all"]) for row in rows]
+    whole, sums = losses.gradient(policy.backbone, packing.Batch.pad(rows), OBJECTIVES["all"])
+    parts = [losses.gradient(policy.backbone, packing.Batch.pad([row]), OBJECTIVES["all"]) for row in rows]
     added = {name: sum(g[name] for g, _ in parts) for name in whole}
     assert_close(whole, added)
     assert sums.tokens == sum(len(row.completion) for row in rows)
@@ -177,33 +210,33 @@ def test_measures_by_hand():
 
 def test_micro_batches_keep_to_the_budget_and_hold_every_row_once():
     rows = [
-        losses.Example((0,) * p, (0,) * k, np.zeros(k), 1.0)
+        packing.Example((0,) * p, (0,) * k, np.zeros(k), 1.0)
         for p, k in [(5, 5), (90, 30), (3, 2), (7, 3), (40, 1), (8, 2)]
     ]
-    packs = losses.micro_batches(rows, budget=50)
+    packs = packing.micro_batches(rows, budget=50)
     assert sorted(i for pack in packs for i in pack.rows) == list(range(6))
     assert [[len(rows[i]) for i in pack.rows] for pack in packs] == [[5, 10, 10, 10], [41], [120]]
 
 
 def test_rows_of_one_prompt_are_packed_beside_each_other_and_the_prompt_counts_once():
     """Prompts 0 and 1 have four rows of 3 tokens each, prompt 2 has one: 5 + 4 * 3 = 17 tokens fit into 20."""
-    rows = [losses.Example((i % 2,) * 5, (7,) * 3, np.zeros(3), 1.0) for i in range(8)]
-    rows.append(losses.Example((2,) * 5, (7,) * 3, np.zeros(3), 1.0))
-    packs = losses.micro_batches(rows, budget=20, share=True)
-    assert packs == [losses.Pack((8,)), losses.Pack((0, 2, 4, 6), True), losses.Pack((1, 3, 5, 7), True)]
-    split = losses.micro_batches(rows[:8], budget=12, share=True)
+    rows = [packing.Example((i % 2,) * 5, (7,) * 3, np.zeros(3), 1.0) for i in range(8)]
+    rows.append(packing.Example((2,) * 5, (7,) * 3, np.zeros(3), 1.0))
+    packs = packing.micro_batches(rows, budget=20, share=True)
+    assert packs == [packing.Pack((8,)), packing.Pack((0, 2, 4, 6), True), packing.Pack((1, 3, 5, 7), True)]
+    split = packing.micro_batches(rows[:8], budget=12, share=True)
     assert [pack.rows for pack in split] == [(0, 2), (4, 6), (1, 3), (5, 7)]
-    both = losses.micro_batches(rows[:8], budget=34, share=True)
-    assert both == [losses.Pack((0, 2, 4, 6, 1, 3, 5, 7), True)]
+    both = packing.micro_batches(rows[:8], budget=34, share=True)
+    assert both == [packing.Pack((0, 2, 4, 6, 1, 3, 5, 7), True)]
 
 
 def test_logits_of_all_positions_never_exist(load, monkeypatch):
     """Peak extra memory of a gradient stays below one float32 (B, T, V) for a vocabulary that dwarfs the width."""
     policy = load("wide", rank=1)
     rollouts = policy.sample_all([prompt("one"), prompt("two")], 4, seed=(0,), max_tokens=40)
-    rows = [losses.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
+    rows = [packing.Example(r.prompt_tokens, r.completion.tokens, np.array(r.completion.logprobs, np.float32), 1.0)
             for group in rollouts for r in group]  # fmt: skip
-    batch = losses.Batch.pad(rows)
+    batch = packing.Batch.pad(rows)
     mx.eval(batch.tokens)
     monkeypatch.setattr(limits, "HEAD_BYTES", 2 * 2**20)
     full = 4 * batch.targets.shape[0] * policy.backbone.vocabulary

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from azr_mlx.model import work
-from azr_mlx.model.loss import Example, Objective
+from azr_mlx.model.loss import Objective
+from azr_mlx.model.packing import Example
+from azr_mlx.model.trunk import Keep
 from azr_mlx.types import GB
 from tests.model.conftest import prompt
 
@@ -96,7 +98,7 @@ def test_who_computes_the_gradients_changes_no_bit_of_the_step(load, items):
 def test_gradient_items_are_consecutive_and_about_equal():
     rows = [Example((1,), (i,), np.zeros(1, np.float32), 1.0) for i in range(11)]
     batches = [work.MicroBatch((row,)) for row in rows]
-    items = work.gradient_items(batches, Objective(), keep=True, items=4)
+    items = work.gradient_items(batches, Objective(), keep=Keep.ALL, items=4)
     assert [one for item in items for one in item.micro_batches] == batches
     assert {len(item.micro_batches) for item in items} == {2, 3}
-    assert work.gradient_items([], Objective(), keep=True, items=4) == []
+    assert work.gradient_items([], Objective(), keep=Keep.ALL, items=4) == []
