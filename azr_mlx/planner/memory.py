@@ -134,7 +134,7 @@ def _learning(
     longest = 1 << 62 if machine.packed else KEPT_LENGTH
     recomputed, kept = (GPU_RECOMPUTED, GPU_KEPT) if machine.packed else (RECOMPUTED, KEPT)
     for shared in (False, True):
-        # Rows that share a prompt go into passes of their own (loss.micro_batches).
+        # Rows that share a prompt go into passes of their own (packing.micro_batches).
         alike = [one for one in trained if (one.group > 1) == shared]
         pack = _pack_shared if shared else _pack_apart
         packs = [pack(one, budget, longest) for one in alike]
