@@ -1,11 +1,12 @@
 """One generation session of a step: what is written, what each part of it is for, and its verdict as soon as it ends.
 
-A request carries its purpose, so that proposals, attempts and solutions are never told apart by their position.
+A request carries its purpose, its limit and its judge, so that the rollouts of several environments are written
+together and never told apart by their position.
 
-    stream = RolloutStream(session, judge, token_limit)
+    stream = RolloutStream(session)
     stream.submit(proposal_requests)
     for proposal in stream.proposals():          # each judged, in the order in which they end
-        stream.submit([SampleRequest(prompt, Purpose.ATTEMPT, 8, proposal.place)])
+        stream.submit([SampleRequest(prompt, Purpose.ATTEMPT, judge, 512, count=8, proposal=proposal.place)])
     stream.drain()
     groups = stream.groups()
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
@@ -22,9 +24,15 @@ from typing import Protocol
 from azr_mlx.types import PendingVerdict, Prompt, Rollout, Update, Verdict
 
 Progress = Callable[[int, int, int], None]  # rollouts finished, of how many, tokens written
+PhaseTimer = Callable[[str, int], AbstractContextManager[Progress | None]]  # a phase's name, its rollouts if known
 
 # Proposals that may wait for their verdicts while later ones end: a verdict takes milliseconds, so it is there by then.
 VERDICTS_UNDER_WAY = 4
+
+
+def untimed(name: str, rows: int) -> AbstractContextManager[None]:
+    """A phase that nobody watches."""
+    return nullcontext()
 
 
 class GenerationSession(Protocol):
@@ -62,16 +70,24 @@ class Purpose(StrEnum):
     PROPOSAL = "proposal"  # a new task
     ATTEMPT = "attempt"  # how often a fresh task is solved, which is what its proposal earns
     SOLUTION = "solution"  # practice on a task drawn from memory
+    ANSWER = "answer"  # to a row of the user's data
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """A prompt, how many completions of it, and what for; attempts name the proposal whose task they try."""
+    """A prompt, what for, who judges its completions, how long they may be and how many.
+
+    `judge` starts the executor on a rollout and returns at once. Attempts name the proposal whose task they try,
+    answers the row that they answer.
+    """
 
     prompt: Prompt
     purpose: Purpose
+    judge: Callable[[Rollout], PendingVerdict]
+    max_tokens: int
     count: int = 1
     proposal: tuple[int, int] | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +127,9 @@ class _Open:
 
 @dataclass
 class RolloutStream:
-    """Writes what is submitted, and hands each rollout to `judge` when it ends, while others are written.
-
-    `judge` starts the executor on a rollout and returns at once; `token_limit` says how long a completion may be.
-    """
+    """Writes what is submitted, and hands each rollout to its judge when it ends, while others are written."""
 
     session: GenerationSession
-    judge: Callable[[Rollout], PendingVerdict]
-    token_limit: Callable[[Prompt], int]
     _open: list[_Open] = field(default_factory=list)
     _unwritten_proposals: int = 0
 
@@ -135,7 +146,7 @@ class RolloutStream:
         self.session.submit(
             [one.prompt for one in new],
             [one.count for one in new],
-            max_tokens=[self.token_limit(one.prompt) for one in new],
+            max_tokens=[one.max_tokens for one in new],
         )
 
     def proposals(self) -> Iterator[Judged]:
@@ -181,9 +192,23 @@ class RolloutStream:
 
     def _write(self) -> Iterator[tuple[tuple[int, int], Rollout, PendingVerdict]]:
         for number, sample, rollout in self.session:
-            verdict = self.judge(rollout)
+            verdict = self._open[number].request.judge(rollout)
             self._open[number].samples[sample] = (rollout, verdict)
             yield (number, sample), rollout, verdict
+
+
+class Writer(Protocol):
+    """Who writes and judges for an environment that needs rollouts before the first step."""
+
+    def generate(self, phase: str, step: int) -> AbstractContextManager[RolloutStream]: ...
+
+    def judge(self, phase: str, stream: RolloutStream) -> list[Group]: ...
+
+
+def fits(encode: Callable[[str], list[int]], limit: int) -> Callable[[Prompt], bool]:
+    """Whether a prompt has at most `limit` tokens."""
+    # A character is at least a quarter of a token in every tokenizer we know of; most prompts need no counting.
+    return lambda prompt: len(prompt.text) <= limit or len(encode(prompt.text)) <= limit
 
 
 def sample_verdict(sample: tuple[Rollout, PendingVerdict]) -> tuple[Rollout, Verdict]:

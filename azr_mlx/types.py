@@ -9,7 +9,7 @@ This module imports the standard library only, so that any module may import it.
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -96,7 +96,7 @@ class Prompt:
     """
 
     role: Role
-    kind: Kind
+    kind: Kind | None  # None: a prompt of the user's own, whose role is to solve
     text: str
     opening: str = ""
     task: Task | None = None  # solve: the task. propose: the task whose program it is about, if the prompt gives one.
@@ -150,6 +150,8 @@ class Verdict:
     Solutions: `valid` says that the reply had the required form, `correct` that it was right.
     `why` is a short fixed reason ("ok", "syntax error", ...), `detail` may quote the program.
     `dropped` marks a rollout that the harness failed to judge: it gets no reward at all.
+    Answers to a row of the user's: `rewards` is what each ready-made reward function says, in their order; a function
+    of the user's is asked later, about all answers of a step at once.
     """
 
     valid: bool
@@ -158,6 +160,7 @@ class Verdict:
     task: Task | None = None
     detail: str = ""
     dropped: bool = False
+    rewards: tuple[float | None, ...] = ()
 
 
 PendingVerdict = Callable[[], Verdict]  # a verdict that may still be under way: calling it waits
@@ -183,8 +186,19 @@ class Scored:
         return self.rollout.prompt.role
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Kind | None:
         return self.rollout.prompt.kind
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """An answer to a row of the user's data, with what each reward function gave for it (None: it does not apply)."""
+
+    rollout: Rollout
+    row: int  # the row's number in its file, from 1
+    rewards: Mapping[str, float | None]  # by the name of the function
+    reward: float  # their weighted sum; nan when every one is None
+    why: str = "ok"  # why there is no reward, in a few fixed words
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +222,49 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Experience:
+    """What one environment makes of a step's rollouts: what is learned from, and all of it for whoever reports."""
+
+    trained: Sequence[Scored | ScoredRow]  # what is learned from, and
+    advantages: Sequence[float]  # the advantage of each
+    proposals: Sequence[Scored] = ()
+    attempts: Sequence[Scored] = ()
+    solutions: Sequence[Scored] = ()
+    rows: Sequence[ScoredRow] = ()
+    dropped: int = 0  # rollouts that could not be judged
+    masked: int = 0  # truncated rollouts that are left out of the loss
+    metrics: Mapping[str, float] = field(default_factory=dict)  # what only the environment can say, by name
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """What happened in one step of self-play, for whoever reports it."""
+    """What happened in one step of training, for whoever reports it."""
 
     number: int
     proposals: list[Scored]
     attempts: list[Scored]
     solutions: list[Scored]
-    trained: list[Scored]  # those of the above that were learned from, and
+    trained: list[Scored | ScoredRow]  # those that were learned from, and
     advantages: list[float]  # the advantage of each
     update: Update
     dropped: int  # rollouts that the harness could not judge
-    masked: int  # truncated solver rollouts that were left out of the loss
-    cells: int | None = None  # filled cells of the archive after the step; None without one
+    masked: int  # truncated rollouts that were left out of the loss
+    rows: list[ScoredRow] = field(default_factory=list)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, number: int, parts: Sequence[Experience], update: Update) -> Step:
+        """The step that these parts, in their order, and one update of the policy were."""
+        return cls(
+            number,
+            proposals=[one for part in parts for one in part.proposals],
+            attempts=[one for part in parts for one in part.attempts],
+            solutions=[one for part in parts for one in part.solutions],
+            trained=[one for part in parts for one in part.trained],
+            advantages=[value for part in parts for value in part.advantages],
+            update=update,
+            dropped=sum(part.dropped for part in parts),
+            masked=sum(part.masked for part in parts),
+            rows=[one for part in parts for one in part.rows],
+            metrics={name: value for part in parts for name, value in part.metrics.items()},
+        )

@@ -25,13 +25,19 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("export", "weights for others", "#fff7e6"),
         ("planner", "will it fit, how long", "#fff7e6"),
     ),
-    (("generation trainer", "one training step: the policy and the environment come in as arguments", "#fde8e8"),),
+    (("trainer", "one training step: the policy and the environments come in as arguments", "#fde8e8"),),
     (
         ("selfplay", "environment: what is asked, what Python says, what it is worth", "#e7f6ec"),
         ("model", "model: sampling, loss, update", "#e8effd"),
     ),
     (("executor", "environment: runs programs that nobody trusts", "#e7f6ec"),),
-    (("config types errors paths files versions terminal", "used by all (arrows left out)", "#f4f4f5"),),
+    (
+        (
+            "config types environment generation errors paths files versions terminal",
+            "used by all",
+            "#f4f4f5",
+        ),
+    ),
 )
 ALIKE = {"kinds": "one module for each task kind"}  # folders whose modules are described, not listed
 WIDTH, MARGIN, GAP, LINE = 1120, 24, 20, 17

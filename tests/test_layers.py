@@ -22,10 +22,11 @@ ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "paths", "files", "terminal", "versions"),
-    ("config",),
+    ("config", "generation"),
+    ("environment",),  # what the trainer asks of each environment
     ENVIRONMENT,
     MODEL,
-    ("generation", "trainer"),  # where the two sides meet
+    ("trainer",),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("bench", "doctor"),
     ("cli",),

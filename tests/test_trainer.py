@@ -8,7 +8,9 @@ import pytest
 
 from azr_mlx import config
 from azr_mlx.executor import Executor
+from azr_mlx.generation import fits
 from azr_mlx.selfplay.archive import Archive
+from azr_mlx.selfplay.environment import SelfPlay
 from azr_mlx.selfplay.prompts import Compact
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver
@@ -95,15 +97,17 @@ def executor():
 def trainer(executor, policy, settings=SMALL) -> Trainer:
     archive = Archive(executor) if settings.buffer.archive else None
     proposer, solver = Proposer(STYLE, executor, settings.tasks), Solver(STYLE, executor)
-    made = Trainer(settings, policy, proposer, solver, Buffer(100), archive=archive)
-    made.seed()
+    short = fits(policy.encode, settings.sampling.prompt_tokens)
+    playing = SelfPlay(settings, proposer, solver, Buffer(100), short, archive=archive)
+    made = Trainer(settings, policy, [playing])
+    made.prepare()
     return made
 
 
 def test_seeding_fills_every_kind_without_teaching(executor):
     policy = Paper()
     made = trainer(executor, policy)
-    assert [len(made.buffer.tasks(kind)) for kind in made.kinds] == [3, 3, 3]
+    assert [len(tasks) for tasks in made.tasks().values()] == [3, 3, 3]
     assert policy.taught == []
 
 
@@ -145,7 +149,9 @@ def test_a_program_of_which_the_archive_is_full_pays_less(executor):
 
     words = {"tasks.kinds": ("deduction",), "buffer.seed_size": 1, "buffer.archive": True, "reward.crowded": 0.4}
     made = trainer(executor, Stale(), config.with_values(SMALL, words))
-    made.archive.add([Task(Kind.DEDUCTION, f"def f(x):\n    return x + {i}", (Case("1", "1"),)) for i in range(7)])
+    made.environments[0].archive.add(
+        [Task(Kind.DEDUCTION, f"def f(x):\n    return x + {i}", (Case("1", "1"),)) for i in range(7)]
+    )
     first, second = made.train_step(0).proposals
     # One program of the first task, seven of one skeleton: two sorts, four of each on average.
     assert (first.crowding, second.crowding) == (pytest.approx(7 / 11), 0.0)
@@ -154,10 +160,12 @@ def test_a_program_of_which_the_archive_is_full_pays_less(executor):
 
 def test_the_archive_counts_seeds_and_every_chosen_program_once(executor):
     made = trainer(executor, Paper(), config.with_values(SMALL, {"buffer.archive": True}))
-    assert sum(cell.count for cell in made.archive.cells.values()) == 6  # deductions and abductions; others are lent
+    assert (
+        sum(cell.count for cell in made.environments[0].archive.cells.values()) == 6
+    )  # deductions and abductions; others are lent
     step = made.train_step(0)
-    assert sum(cell.count for cell in made.archive.cells.values()) == 10
-    assert step.cells == len(made.archive)
+    assert sum(cell.count for cell in made.environments[0].archive.cells.values()) == 10
+    assert step.metrics["cells/filled"] == len(made.environments[0].archive)
 
 
 def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):
@@ -200,9 +208,9 @@ def test_attempts_pay_the_proposal_that_they_name(executor):
 def test_new_tasks_are_in_the_buffer_and_a_repeat_is_not_new(executor):
     policy = Paper()
     made = trainer(executor, policy)
-    before = len(made.buffer.tasks(Kind.DEDUCTION))
+    before = len(made.tasks()[Kind.DEDUCTION])
     made.train_step(0)
-    assert len(made.buffer.tasks(Kind.DEDUCTION)) == before + 2
+    assert len(made.tasks()[Kind.DEDUCTION]) == before + 2
     policy.proposed = 1
     made.train_step(1)
     policy.proposed = 1

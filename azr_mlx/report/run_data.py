@@ -18,8 +18,8 @@ from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import syntax
 from azr_mlx.report.svg import Change
 from azr_mlx.run import held_out, metrics
-from azr_mlx.run.checkpoint import ARCHIVE
 from azr_mlx.run.folder import RunFolder
+from azr_mlx.selfplay.environment import ARCHIVE_FILE
 from azr_mlx.terminal import printable
 from azr_mlx.types import Kind
 
@@ -258,7 +258,7 @@ def archive_map(data: RunData) -> tuple[list[str], dict[str, list[Square]]]:
     Both empty where there is no archive. A family is the most that a program is made of, in the order of `FAMILIES`.
     """
     latest = RunFolder(data.run).latest()
-    rows = [] if latest is None else list(_lines(latest / ARCHIVE))
+    rows = [] if latest is None else list(_lines(latest / ARCHIVE_FILE))
     counts: dict[tuple[str, int], list[int]] = {}
     for row in rows:
         program, count = row.get("program"), row.get("count")

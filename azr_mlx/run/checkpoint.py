@@ -4,9 +4,10 @@ A run folder holds `step-000123/` folders, each a valid `--adapter-path` for mlx
 
     adapters.safetensors, adapter_config.json   the adapters
     state.safetensors                           the optimizer's moments
-    state.json                                  step, running baselines, best result so far, hashes of the files
-    buffer.jsonl                                every task in memory
-    archive.jsonl                               every cell of the archive, if the run keeps one
+    state.json                                  step, best result so far, hashes of the files, and what the
+                                                environments have to say, such as running baselines
+    buffer.jsonl                                every task in the memory of self-play
+    archive.jsonl                               every cell of its archive, if the run keeps one
 
 No random state is stored: every draw is keyed by (seed, step, phase, row).
 """
@@ -15,19 +16,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from azr_mlx.environment import Environment
 from azr_mlx.errors import AzrError
 from azr_mlx.files import plain_errors, sha256, sync, write_text
 from azr_mlx.run.folder import RunFolder
-from azr_mlx.selfplay.advantages import Running
-from azr_mlx.selfplay.archive import Archive
-from azr_mlx.selfplay.task_buffer import Buffer
-
-ARCHIVE = "archive.jsonl"
 
 
 class Saved(Protocol):
@@ -44,10 +40,8 @@ def save(
     run: RunFolder,
     step: int,
     policy: Saved,
-    buffer: Buffer,
-    running: Running,
+    environments: Sequence[Environment],
     extra: Mapping[str, Any] | None = None,
-    archive: Archive | None = None,
 ) -> Path:
     """Write `step-NNNNNN`: the state after `step` steps. Raises AzrError, and then leaves nothing behind."""
     import mlx.core as mx
@@ -62,13 +56,13 @@ def save(
             # Sorted, because the order in which a file holds its arrays follows the order of this dictionary.
             moments = {name: value for name, value in sorted(policy.state().items()) if name.startswith("optim.")}
             mx.save_safetensors(str(fresh / "state.safetensors"), moments)
-            (fresh / "buffer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in buffer.rows()))
-            if archive is not None:
-                (fresh / ARCHIVE).write_text("".join(json.dumps(row) + "\n" for row in archive.rows()))
+            told: dict[str, Any] = {}
+            for environment in environments:
+                told |= environment.save(fresh)
             state = {  # `extra` first: after a resume it holds the facts of the checkpoint that was loaded
                 **(extra or {}),
                 "step": step,
-                "running": {name: list(pair) for name, pair in running.moments.items()},
+                **told,
                 "files": {path.name: sha256(path) for path in sorted(fresh.iterdir())},
             }
             (fresh / "state.json").write_text(json.dumps(state, indent=1) + "\n")
@@ -84,13 +78,8 @@ def save(
     return target
 
 
-def load(
-    folder: Path, policy: Saved, buffer: Buffer, running: Running, archive: Archive | None = None
-) -> dict[str, Any]:
-    """Put a checkpoint back into policy, buffer and baselines; returns its state.json. Raises AzrError.
-
-    Tasks of the buffer that are left out are told on stderr, with the reasons.
-    """
+def load(folder: Path, policy: Saved, environments: Sequence[Environment]) -> dict[str, Any]:
+    """Put a checkpoint back into policy and environments; returns its state.json. Raises AzrError."""
     import mlx.core as mx
 
     state = read_state(folder)
@@ -102,16 +91,8 @@ def load(
         raise AzrError(f"{folder} belongs to another model or other LoRA settings: {error}") from None
     except RuntimeError as error:
         raise AzrError(f"{folder} cannot be read: {str(error).splitlines()[0]}") from None
-    left_out = buffer.load(json.loads(line) for line in (folder / "buffer.jsonl").read_text().splitlines())
-    if left_out:
-        reasons = ", ".join(f"{why} {number}" for why, number in left_out.most_common())
-        sys.stderr.write(f"{left_out.total()} tasks of {folder / 'buffer.jsonl'} are left out: {reasons}\n")
-    running.moments = {name: (pair[0], pair[1]) for name, pair in state["running"].items()}
-    if archive is not None:
-        try:
-            archive.load(json.loads(line) for line in (folder / ARCHIVE).read_text().splitlines())
-        except (OSError, ValueError) as error:
-            raise AzrError(f"{folder / ARCHIVE} cannot be read: {error}") from None
+    for environment in environments:
+        environment.load(folder, state)
     return state
 
 

@@ -52,7 +52,7 @@ def highlight(step: Step) -> HighlightedTask | None:
             continue
         mine = [a.verdict.correct for a in step.attempts if a.rollout.prompt.task is task]
         case = (task.cases[-1].input, task.cases[-1].output)
-        found = HighlightedTask(step.number, one.kind, task.program, case, sum(mine), len(mine))
+        found = HighlightedTask(step.number, task.kind, task.program, case, sum(mine), len(mine))
         # Solved by somebody first, then rarely, then long.
         rank = (one.solve_rate > 0, -one.solve_rate, len(task.program))
         if best is None or rank > best[0]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from azr_mlx import config
 from azr_mlx.errors import AzrError
 from azr_mlx.executor import Executor, Limits, SandboxUnavailable
-from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.terminal import printable
 from azr_mlx.types import Kind, Scored, Step, Task
 
@@ -80,8 +79,8 @@ def demo(say: Print, seed: int = 0, steps: int = FEW_STEPS) -> None:
         trainer, policy = _players(settings, executor)
         began = time.monotonic()
         say("A language model teaches itself: no data, no teacher, only Python. One task from start to end.\n")
-        trainer.seed()
-        sizes = sum(len(trainer.buffer.tasks(kind)) for kind in trainer.kinds)
+        trainer.prepare()
+        sizes = sum(map(len, trainer.tasks().values()))
         say(_fold(f"The model has proposed {sizes} first tasks; they are its examples. Nothing is learned yet.") + "\n")
         for number in range(TRIES):
             step = trainer.train_step(number)
@@ -107,23 +106,15 @@ def demo(say: Print, seed: int = 0, steps: int = FEW_STEPS) -> None:
 def _players(settings: config.Config, executor: Executor) -> tuple[Trainer, Policy]:
     """The trainer of a run without a folder, and its policy. Imports MLX: the executor has to run already."""
     from azr_mlx.model.policy import Policy
-    from azr_mlx.selfplay.prompts import make_style
-    from azr_mlx.selfplay.proposer import Proposer
-    from azr_mlx.selfplay.solver import Solver
-    from azr_mlx.selfplay.task_buffer import Buffer
+    from azr_mlx.run import environments
     from azr_mlx.trainer import Trainer
 
     policy = Policy.load(
         settings.model, settings.lora, settings.optim, settings.sampling, settings.loss, seed=settings.seed,
         total_steps=settings.steps,
     )  # fmt: skip
-    style = make_style(
-        settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
-        render=policy.render_chat,
-    )  # fmt: skip
-    buffer = Buffer(settings.buffer.capacity, set(), settings.buffer.per_program)
-    proposer, solver = Proposer(style, executor, settings.tasks), Solver(style, executor)
-    return Trainer(settings, policy, proposer, solver, buffer), policy
+    playing = environments.self_play(settings, policy, environments.solver(settings, policy, executor))
+    return Trainer(settings, policy, [playing]), policy
 
 
 def _logprobs(policy: Policy, rollouts: list[Any]) -> list[float]:

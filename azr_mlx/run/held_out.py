@@ -15,13 +15,13 @@ from statistics import fmean, stdev
 from typing import Any, TypeVar
 
 from azr_mlx.config import Config
-from azr_mlx.generation import TrainablePolicy
+from azr_mlx.generation import PhaseTimer, TrainablePolicy
 from azr_mlx.run import metrics
 from azr_mlx.run.held_out_tasks import HeldOutTasks, guess_rates, tasks_for
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import program_key
-from azr_mlx.trainer import PHASES, PhaseTimer
+from azr_mlx.trainer import PHASES
 from azr_mlx.types import Kind, Task
 
 __all__ = [

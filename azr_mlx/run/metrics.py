@@ -362,8 +362,7 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         "masked": step.masked, "dropped": step.dropped,
         "timeouts": sum(one.verdict.why == "timeout" for one in (*step.proposals, *solved)),
     }  # fmt: skip
-    if step.cells is not None:
-        result["cells/filled"] = step.cells
+    result |= step.metrics
     # JSON has no nan: what was not measured is not in the row.
     return {
         name: value for name, value in result.items() if not (isinstance(value, float) and not math.isfinite(value))

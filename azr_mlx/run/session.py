@@ -1,4 +1,4 @@
-"""A run from its configuration to its last screen: seed, evaluate, step, log, keep, end.
+"""A run from its configuration to its last screen: evaluate, prepare, step, log, keep, end.
 
 The order of the start matters: the executor is started before MLX is imported, because a process must not fork once
 Metal is in use and because MLX lowers the limits that the executor's children inherit.
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from azr_mlx import config, paths, planner
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
-from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.model.metal import Relief
 from azr_mlx.run import forecast, supervisor
 from azr_mlx.run.folder import RunFolder, choose
@@ -72,7 +71,7 @@ def train(
 
 @dataclass
 class RunState:
-    """What a run knows beside its policy, its buffer and its baselines. Travels in a checkpoint's state.json."""
+    """What a run knows beside its policy and its environments. Travels in a checkpoint's state.json."""
 
     SINCE: ClassVar = ("held_out_each", "best_held_out", "without_better", "without_form")  # saved unless empty
 
@@ -129,14 +128,9 @@ class Session:
         """Load the policy, build everybody else around it, and put a checkpoint back if there is one (`start`)."""
         from azr_mlx.model import device
         from azr_mlx.model.policy import Policy
-        from azr_mlx.run import checkpoint
+        from azr_mlx.run import checkpoint, environments
         from azr_mlx.run.held_out import HeldOut, tasks_for
         from azr_mlx.run.tracker import Tracker
-        from azr_mlx.selfplay.archive import Archive
-        from azr_mlx.selfplay.prompts import make_style
-        from azr_mlx.selfplay.proposer import Proposer
-        from azr_mlx.selfplay.solver import Solver
-        from azr_mlx.selfplay.task_buffer import Buffer
         from azr_mlx.trainer import Trainer
 
         interrupt = Interrupt()
@@ -146,19 +140,13 @@ class Session:
             seed=settings.seed, total_steps=settings.steps,
         )  # fmt: skip
         profile = device.prepare()
-        style = make_style(
-            settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
-            render=policy.render_chat,
-        )  # fmt: skip
-        solver = Solver(style, executor)
+        solver = environments.solver(settings, policy, executor)
         held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase)
-        buffer = Buffer(settings.buffer.capacity, held_out.programs(), settings.buffer.per_program)
-        proposer = Proposer(style, executor, settings.tasks)
-        archive = Archive(executor) if settings.buffer.archive else None
-        trainer = Trainer(settings, policy, proposer, solver, buffer, archive=archive, phase=tracker.phase)
+        playing = [environments.self_play(settings, policy, solver, held_out.programs(), tracker.phase)]
+        trainer = Trainer(settings, policy, playing, tracker.phase)
         state = RunState()
         if start is not None:
-            state.restore(checkpoint.load(start, policy, buffer, trainer.running, archive))
+            state.restore(checkpoint.load(start, policy, trainer.environments))
             held_out = held_out.limited_to(state.held_out_each)
             tracker.print(f"resuming {folder} after step {state.step}")
         name = folder.name if config.is_name(folder.name) else settings.name
@@ -182,12 +170,12 @@ class Session:
     # The run, as it is read -------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Seed, evaluate, step, log, keep, end; returns the exit code."""
+        """Evaluate, prepare, step, log, keep, end; returns the exit code."""
         try:
             with self.interrupt.installed(), self.saved_on_error():
                 if not self.resumed:
                     self.evaluate_before()
-                    self.seed()
+                    self.prepare()
                     self.keep()
                 while not self.over():
                     scores = self.evaluate()
@@ -213,16 +201,12 @@ class Session:
         self.end(kept)
         return 0
 
-    def seed(self) -> None:
-        """Fill the buffer with first tasks."""
+    def prepare(self) -> None:
+        """What the environments do before the first step, such as collecting seed tasks."""
         from azr_mlx.run import metrics
 
-        self.tracker.print("seeding: the model proposes, nothing is learned yet")
-        refused = self.trainer.seed()
+        refused = self.trainer.prepare(self.tracker.print)
         self.tracker.seconds.clear()
-        sizes = ", ".join(f"{len(self.trainer.buffer.tasks(kind))} {kind}" for kind in self.trainer.kinds)
-        common = ", ".join(f"{why} {n}" for why, n in sorted(refused.items(), key=lambda item: -item[1])[:4])
-        self.tracker.print(f"seeds: {sizes}" + (f"   refused: {common}" if common else ""))
         share = refused.get("cut off", 0) / max(1, sum(refused.values()))
         if share > metrics.CUT_OFF:
             self.tracker.print(f"note: {share:.0%} of what was refused was cut off: {metrics.PROPOSALS_CUT_OFF}")
@@ -302,11 +286,12 @@ class Session:
         from azr_mlx.run import metrics
         from azr_mlx.run.stopping import unreadable
 
-        row = metrics.row(step, self.known_programs, {k: len(self.trainer.buffer.tasks(k)) for k in self.trainer.kinds})
+        sizes = {kind: len(tasks) for kind, tasks in self.trainer.tasks().items()}
+        row = metrics.row(step, self.known_programs, sizes)
         memory = device.memory()
-        sizes = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
+        held = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
         device.clear_cache()
-        self.tracker.log_step(step, row | scores, sizes)
+        self.tracker.log_step(step, row | scores, held)
         for message in self.executor.take_messages():
             self.tracker.print(f"executor, mended: {message}")
         for note in (self.relief.look(), self.sleep.note()):
@@ -332,22 +317,18 @@ class Session:
     def remember(self) -> None:
         """What is saved when a later step is given up, and what is known before the next one."""
         from azr_mlx.run import metrics
-        from azr_mlx.types import Kind
 
-        buffer = self.trainer.buffer
-        self.remembered = buffer.snapshot(), self.trainer.running.snapshot()
-        self.cells = self.trainer.archive.snapshot() if self.trainer.archive is not None else {}
+        self.remembered = self.trainer.snapshot()
         self.updates = self.policy.updates
-        self.known_programs = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
+        self.known_programs = metrics.programs(task for tasks in self.trainer.tasks().values() for task in tasks)
 
     def keep(self) -> Path:
         """Write a checkpoint of the steps that are done, and delete those that are not wanted any more."""
         from azr_mlx.run import checkpoint
 
         where = checkpoint.save(
-            self.folder, self.state.step, self.policy, self.trainer.buffer, self.trainer.running, self.state.saved(),
-            self.trainer.archive,
-        )  # fmt: skip
+            self.folder, self.state.step, self.policy, self.trainer.environments, self.state.saved()
+        )
         self.kept_at = self.state.seconds
         self.folder.prune(self.settings.checkpoint.keep, self.state.best["step"] if self.state.best else None)
         return where
@@ -393,12 +374,8 @@ class Session:
     # The end ----------------------------------------------------------------------------------------------------
 
     def give_up_step(self) -> None:
-        """Forget what the step under way has put into buffer and baselines."""
-        content, moments = self.remembered
-        self.trainer.buffer.restore(content)
-        self.trainer.running.restore(moments)
-        if self.trainer.archive is not None:
-            self.trainer.archive.restore(self.cells)
+        """Forget what the environments remember of the step under way."""
+        self.trainer.restore(self.remembered)
 
     def stop(self) -> None:
         """Give up the step under way, save those before it, say how to go on."""

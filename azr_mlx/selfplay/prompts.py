@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.selfplay.kinds import KINDS, kind_of
 from azr_mlx.selfplay.task_kind import ProposalContext, block
 from azr_mlx.types import Kind, Prompt, Role, Task
 
@@ -66,7 +66,7 @@ class Compact:
 
         `texts` are the contents of the blocks in order: the answer; or what a proposal begins with, and its inputs.
         """
-        first = "" if prompt.opening else _fence(KINDS[prompt.kind].answer)
+        first = "" if prompt.opening else _fence(kind_of(prompt).answer)
         rest = "".join(block("input", text) for text in texts[1:])
         return f"{first}{texts[0]}\n```\n{rest}"
 

@@ -17,7 +17,7 @@ from azr_mlx import config
 from azr_mlx.executor import Executor, Job, Outcome, Status, boundary, rules
 from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
-from azr_mlx.selfplay.kinds import KINDS
+from azr_mlx.selfplay.kinds import KINDS, kind_of
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
 from azr_mlx.selfplay.task_kind import Draft, ProposalContext, Run, TaskKind, settled
@@ -47,7 +47,7 @@ class Proposer:
 
         What can be refused by reading is refused at once; the rest runs while the caller goes on.
         """
-        reply, prompt, kind = rollout.reply, rollout.prompt, KINDS[rollout.prompt.kind]
+        reply, prompt, kind = rollout.reply, rollout.prompt, kind_of(rollout.prompt)
         if self.style.tags and not parsing.well_formed(reply):
             return _refused("bad tags")
         answer = parsing.answer_section(reply) if self.style.tags else reply

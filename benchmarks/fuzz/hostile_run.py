@@ -23,6 +23,7 @@ from azr_mlx import config  # noqa: E402
 from azr_mlx.executor import Executor, boundary  # noqa: E402
 from azr_mlx.run.folder import RunFolder  # noqa: E402
 from azr_mlx.run.session import Session  # noqa: E402
+from azr_mlx.selfplay.environment import SelfPlay  # noqa: E402
 from azr_mlx.selfplay.proposer import Proposer  # noqa: E402
 from azr_mlx.selfplay.solver import Solver  # noqa: E402
 from azr_mlx.types import Role, Rollout, Verdict  # noqa: E402
@@ -56,6 +57,12 @@ class Replaced:
             yield number, sample, rollout
 
 
+def self_play(session: Session) -> SelfPlay:
+    (playing,) = session.trainer.environments
+    assert isinstance(playing, SelfPlay)
+    return playing
+
+
 def train(folder: Path, steps: int, share: float) -> tuple[Session, list[Judged]]:
     settings = config.load("nano", [f"steps={steps}", "minutes=0", "evaluation.every=0", "tracking.report=false"])
     rng, hostile, judged = random.Random(0), set[int](), list[Judged]()
@@ -75,7 +82,8 @@ def train(folder: Path, steps: int, share: float) -> tuple[Session, list[Judged]
 
             return wrapped
 
-        for part in (session.trainer.proposer, session.trainer.solver):
+        playing = self_play(session)
+        for part in (playing.proposer, playing.solver):
             object.__setattr__(part, "judge", remembered(part.judge))
         session.policy.generate = generate_some_hostile  # type: ignore[method-assign]
         code = session.run()
@@ -89,7 +97,7 @@ def train(folder: Path, steps: int, share: float) -> tuple[Session, list[Judged]
 
 def judge_again(session: Session, judged: Sequence[Judged]) -> Iterator[tuple[Judged, Verdict]]:
     """The same completions before an executor of their own."""
-    style, settings = session.trainer.solver.style, session.settings
+    style, settings = self_play(session).solver.style, session.settings
     with Executor(settings.executor.level) as executor:
         proposer, solver = Proposer(style, executor, settings.tasks), Solver(style, executor)
         for first in range(0, len(judged), PACK):

@@ -29,10 +29,10 @@ class Condition:
 def shuffle_rewards() -> None:
     """Permute the rewards within each group of one prompt, and the proposers' within each kind: the same rewards,
     the same sizes of step, no information."""
-    from azr_mlx import trainer
+    from azr_mlx.selfplay import environment
     from azr_mlx.types import Role
 
-    real = trainer.advantages  # type: ignore[attr-defined]
+    real = environment.advantages  # type: ignore[attr-defined]
     state = {"step": 0}
 
     def shuffled(scored: Any, settings: Any, running: Any) -> list[float]:
@@ -49,7 +49,7 @@ def shuffle_rewards() -> None:
                 mixed[i] = replace(scored[i], reward=reward)
         return real(mixed, settings, running)
 
-    trainer.advantages = shuffled  # type: ignore[attr-defined]
+    environment.advantages = shuffled  # type: ignore[attr-defined]
 
 
 def propose_from_grammar() -> None:
@@ -57,7 +57,7 @@ def propose_from_grammar() -> None:
     sys.path.insert(0, str(NANO))
     import grammar
 
-    from azr_mlx import trainer
+    from azr_mlx.selfplay.environment import SelfPlay
     from azr_mlx.types import Kind, Task
 
     def draw(self: Any, kind: Kind, step: int) -> list[Task]:
@@ -69,7 +69,7 @@ def propose_from_grammar() -> None:
             tasks.append(Task(kind, program.source, tuple(cases) if hint else (cases[0],), hint, step))
         return tasks
 
-    trainer.Trainer.drawn_tasks = draw  # type: ignore[method-assign]
+    SelfPlay.drawn_tasks = draw  # type: ignore[method-assign]
 
 
 def probe_every_kind() -> None:

@@ -110,30 +110,18 @@ def main() -> None:
 
 def measure(settings: config.Config, executor: Executor, steps: int, folder: Path) -> list[dict[str, float]]:
     from azr_mlx import trainer
-    from azr_mlx.executor.rules import ALLOWED_MODULES
     from azr_mlx.model import device, sampler
     from azr_mlx.model.policy import Policy
-    from azr_mlx.run import metrics
+    from azr_mlx.run import environments, metrics
     from azr_mlx.run.folder import RunFolder
     from azr_mlx.run.tracker import Tracker
-    from azr_mlx.selfplay.prompts import make_style
-    from azr_mlx.selfplay.proposer import Proposer
-    from azr_mlx.selfplay.solver import Solver
-    from azr_mlx.selfplay.task_buffer import Buffer
-    from azr_mlx.types import Kind
 
     watch, jobs = Watch(), Jobs(executor)
     policy = Policy.load(settings.model, settings.lora, settings.optim, settings.sampling, settings.loss)
-    style = make_style(
-        settings.model.style, seconds=settings.executor.wall_seconds, modules=sorted(ALLOWED_MODULES),
-        render=policy.render_chat,
-    )  # fmt: skip
     tracker = Tracker(RunFolder(folder), settings, quiet=True)
-    solver, proposer = Solver(style, executor), Proposer(style, executor, settings.tasks)
-    buffer = Buffer(settings.buffer.capacity)
-
-    made = trainer.Trainer(settings, policy, proposer, solver, buffer, phase=tracker.phase)
-    made.seed()
+    playing = environments.self_play(settings, policy, environments.solver(settings, policy, executor))
+    made = trainer.Trainer(settings, policy, [playing], tracker.phase)
+    made.prepare()
     decode = sampler.Decoder.step
     sampler.Decoder.step = watch.timed("model", decode)  # type: ignore[method-assign]
     policy.update = watch.timed("model", policy.update)  # type: ignore[method-assign]
@@ -142,7 +130,7 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         judge = watch.timed("judging", judge)
         return lambda *args: watch.timed("waiting", judge(*args))
 
-    for side in (proposer, solver):
+    for side in (playing.proposer, playing.solver):
         object.__setattr__(side, "judge", judging(side.judge))
     found = []
     for step in range(steps + 1):
@@ -150,9 +138,9 @@ def measure(settings: config.Config, executor: Executor, steps: int, folder: Pat
         jobs.intervals.clear()
         start = clock()
         with watch.part("elsewhere"):
-            known = metrics.programs(task for kind in Kind for task in buffer.tasks(kind))
+            known = metrics.programs(task for tasks in made.tasks().values() for task in tasks)
             happened = made.train_step(step)
-            row = metrics.row(happened, known, {kind: len(buffer.tasks(kind)) for kind in made.kinds})
+            row = metrics.row(happened, known, {kind: len(tasks) for kind, tasks in made.tasks().items()})
             tracker.log_step(happened, row, {"active": 0, "peak": 0, "cache": device.memory().cache})
         everything = clock() - start
         busy = jobs.busy()

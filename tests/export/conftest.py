@@ -20,8 +20,6 @@ import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 
 from azr_mlx.model.policy import Policy  # noqa: E402
-from azr_mlx.selfplay.advantages import Running  # noqa: E402
-from azr_mlx.selfplay.task_buffer import Buffer, seed_tasks  # noqa: E402
 from azr_mlx.types import Kind, Prompt, Role  # noqa: E402
 from tests.model.conftest import build_model  # noqa: E402
 
@@ -126,11 +124,8 @@ def make_run(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
             if name.endswith("lora_b")
         ]
         policy.model.load_weights(drawn, strict=False)
-        memory = Buffer(64)
-        for task in seed_tasks(Kind, 6):
-            memory.add(task)
         (run / "config.yaml").write_text(config.dump(settings))
-        checkpoint.save(RunFolder(run), 3, policy, memory, Running())
+        checkpoint.save(RunFolder(run), 3, policy, [])
         return run
 
     return make

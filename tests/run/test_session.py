@@ -89,7 +89,7 @@ def test_whatever_goes_wrong_the_steps_before_it_are_saved(tmp_path, executor):
 
     def fails_at_two(step):
         if step == 2:
-            session.trainer.buffer.load([])  # the step under way has spoiled the memory
+            session.trainer.environments[0].buffer.load([])  # the step under way has spoiled the memory
             raise RuntimeError("a fault of ours")
         return train_step(step)
 

@@ -179,8 +179,8 @@ def test_a_step_proposes_attempts_and_solves_repairs(executor):
     assert [one.solve_rate for one in mine] == [0.5, 0.5]
     assert len([one for one in step.attempts if one.kind is REPAIR]) == 8
     assert {one.verdict.task.step for one in mine} == {0}
-    assert made.buffer.program(random.Random(0)).kind is Kind.DEDUCTION  # faulty programs are not lent
-    row = metrics.row(step, set(), {kind: len(made.buffer.tasks(kind)) for kind in made.kinds})
+    assert made.environments[0].buffer.program(random.Random(0)).kind is Kind.DEDUCTION  # faulty programs are not lent
+    row = metrics.row(step, set(), {kind: len(tasks) for kind, tasks in made.tasks().items()})
     assert (row["valid/repair"], row["learnable/repair"], row["buffer/repair"]) == (1.0, 1.0, 5)
     assert "novel/repair" not in row  # its proposer is given the program
 

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 
 from azr_mlx.selfplay.task_kind import TaskKind
-from azr_mlx.types import Kind
+from azr_mlx.types import Kind, Prompt
 
 
 def _load(kind: Kind) -> TaskKind:
@@ -24,6 +24,13 @@ def _load(kind: Kind) -> TaskKind:
 
 
 KINDS: Mapping[Kind, TaskKind] = {kind: _load(kind) for kind in Kind}
+
+
+def kind_of(prompt: Prompt) -> TaskKind:
+    """The kind that a prompt of self-play is about. Raises ValueError for a prompt of the user's own."""
+    if prompt.kind is None:
+        raise ValueError("this prompt belongs to no kind")
+    return KINDS[prompt.kind]
 
 
 def hiding(part: str) -> Kind:
