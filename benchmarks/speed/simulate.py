@@ -28,6 +28,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 from azr_mlx import config  # noqa: E402
 from azr_mlx.executor import Executor, Limits  # noqa: E402
 from azr_mlx.executor.rules import ALLOWED_MODULES  # noqa: E402
+from azr_mlx.generation import fits  # noqa: E402
+from azr_mlx.selfplay.environment import SelfPlay  # noqa: E402
 from azr_mlx.selfplay.prompts import make_style  # noqa: E402
 from azr_mlx.selfplay.proposer import Proposer  # noqa: E402
 from azr_mlx.selfplay.solver import Solver  # noqa: E402
@@ -77,7 +79,7 @@ class SimulatedPolicy:
         return Update(nan, 0.0, 0.0, nan, nan, nan, nan, nan, nan, len(rollouts), tokens)
 
     def reply(self, prompt: Prompt, limit: int) -> Completion:
-        mean = ASSUMED["propose" if prompt.role is Role.PROPOSE else prompt.kind]
+        mean = ASSUMED["propose" if prompt.role is Role.PROPOSE else str(prompt.kind)]
         length = max(8, min(limit, int(self.random.lognormvariate(math.log(mean) - SPREAD**2 / 2, SPREAD))))
         thought = self.tokenizer.decode((self.fill * (length // len(self.fill) + 1))[:length])
         body = self._proposal(prompt) if prompt.role is Role.PROPOSE else self._solution(prompt)
@@ -119,8 +121,9 @@ class SimulatedPolicy:
         return program, f"[{', '.join(str(pick(1, 60)) for _ in range(pick(4, 8)))}], {pick(1, 4)}"
 
     def _solution(self, prompt: Prompt) -> str:
-        task, right = prompt.task, self.random.random() < RIGHT.get(prompt.kind, 0.4)
+        task = prompt.task
         assert task is not None
+        right = self.random.random() < RIGHT.get(task.kind, 0.4)
         if prompt.kind is Kind.DEDUCTION:
             return f"```output\n{task.cases[0].output if right else '0'}\n```"
         if prompt.kind is Kind.ABDUCTION:
@@ -171,11 +174,12 @@ def simulate(settings: config.Config, tokenizer: Any, steps: int) -> list[Simula
             settings.model.style, seconds=options.wall_seconds, modules=sorted(ALLOWED_MODULES), render=chat
         )
         policy = SimulatedPolicy(settings, tokenizer, style.tags)
-        trainer = Trainer(
-            settings, policy, Proposer(style, executor, settings.tasks), Solver(style, executor),
-            Buffer(settings.buffer.capacity),
+        playing = SelfPlay(
+            settings, Proposer(style, executor, settings.tasks), Solver(style, executor),
+            Buffer(settings.buffer.capacity), fits(policy.encode, settings.sampling.prompt_tokens),
         )  # fmt: skip
-        trainer.seed()
+        trainer = Trainer(settings, policy, [playing])
+        trainer.prepare()
         for number in range(steps):
             policy.written, policy.learned = [], []
             step = trainer.train_step(number)
