@@ -65,9 +65,8 @@ class TasksConfig:
     max_output_chars: int = option(400, "longest output text of a valid task", low=1)
     draw: str = option(
         "uniform",
-        "examples shown to a proposer, and programs lent to it, are drawn uniformly, or by their solve rate r with "
-        "weights r(1 - r)",
-        choices=("uniform", "learnable"),
+        "how examples shown to a proposer, and programs lent to it, are drawn: as batch.draw",
+        choices=("uniform", "learnable", "frontier"),
     )
     reject_constant: bool = option(False, "count a program that never reads its arguments as invalid")
 
@@ -81,8 +80,9 @@ class BatchConfig:
     solve_group: int = option(1, "solver rollouts of each drawn task", low=1)
     draw: str = option(
         "uniform",
-        "older tasks are drawn uniformly, or those first that are solved sometimes and not always",
-        choices=("uniform", "learnable"),
+        "older tasks are drawn uniformly, or by their latest solve rate r: learnable with weights r(1 - r), frontier "
+        "with r(1 - r)^2, which has its peak at r = 1/3",
+        choices=("uniform", "learnable", "frontier"),
     )
     fresh_share: float = option(1.0, "largest share of drawn tasks that may come from the latest step", low=0, high=1)
     train_attempts: bool = option(True, "train on the attempts too, with a per-problem baseline")

@@ -161,7 +161,7 @@ class SelfPlay:
         """Old and new tasks to solve, whose prompts fit."""
         rng = random.Random(f"{self.config.seed}/{step}/solve/{kind}")
         batch = self.config.batch
-        tasks = self.buffer.draw(kind, batch.solves, step, rng, batch.fresh_share, batch.draw == "learnable")
+        tasks = self.buffer.draw(kind, batch.solves, step, rng, batch.fresh_share, batch.draw)
         return [task for task in tasks if self.fits(self.solver.ask(task))]
 
     # What Python says of it -------------------------------------------------------------------------------------

@@ -37,10 +37,11 @@ class Proposer:
         return [self._ask_one(kind, buffer, rng) for _ in range(count)]
 
     def _ask_one(self, kind: Kind, buffer: Buffer, rng: random.Random) -> Prompt:
-        learnable = self.settings.draw == "learnable"
         if KINDS[kind].chooses_program:
-            return self.style.propose(kind, buffer.references(kind, self.settings.references, rng, learnable))
-        return self.style.propose(kind, source=buffer.program(rng, learnable), cases=self.settings.induction_pairs)
+            return self.style.propose(kind, buffer.references(kind, self.settings.references, rng, self.settings.draw))
+        return self.style.propose(
+            kind, source=buffer.program(rng, self.settings.draw), cases=self.settings.induction_pairs
+        )
 
     def judge(self, rollout: Rollout, step: int = -1) -> PendingVerdict:
         """Whether a proposal is a task: parsed, within the rules, run twice, plain data. The task carries `step`.

@@ -13,9 +13,10 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from azr_mlx.executor import boundary
@@ -26,6 +27,35 @@ from azr_mlx.types import Case, Kind, Task
 
 # Weight of every task in a draw that prefers learnable ones: what was too hard or too easy is looked at again.
 EVERY_TASK = 0.02
+# The same for a draw at the frontier, as a share of all weights: a long run gathers thousands of solved tasks.
+REVIEW = 0.1
+# Of nano's old tasks one that was never tried had attempts with different results in 45 of 100 groups, one with r = 3/8
+# in 85 (docs/LOG.md), and fewer are wanted of it, because nothing is known of the others either.
+UNTRIED = 0.2
+
+
+def learnable(rates: Sequence[float | None]) -> list[float]:
+    """Weights r(1 - r) + EVERY_TASK of the latest solve rates r. One that was never tried counts as half solved."""
+    known = [0.5 if rate is None else rate for rate in rates]
+    return [rate * (1.0 - rate) + EVERY_TASK for rate in known]
+
+
+def frontier(rates: Sequence[float | None]) -> list[float]:
+    """Weights that are largest at a solve rate of 1/3, r(1 - r)^2, and a share `REVIEW` that is the same for all.
+
+    A rate was measured some steps ago by a solver that has got better since, so what it solved often then it always
+    solves now, and what it seldom solved is in the middle.
+    """
+    weights = [UNTRIED if rate is None else 6.75 * rate * (1.0 - rate) ** 2 for rate in rates]
+    same = REVIEW / (1.0 - REVIEW) * fmean(weights) or 1.0
+    return [weight + same for weight in weights]
+
+
+UNIFORM = "uniform"
+PREFERENCES: Mapping[str, Callable[[Sequence[float | None]], list[float]]] = {
+    "learnable": learnable,
+    "frontier": frontier,
+}
 
 
 def seed_tasks(kinds: Iterable[Kind], cases: int) -> list[Task]:
@@ -103,13 +133,12 @@ class Buffer:
             self._solved.pop(leaving, None)
         return True
 
-    def references(self, kind: Kind, count: int, rng: random.Random, learnable: bool = False) -> list[Task]:
+    def references(self, kind: Kind, count: int, rng: random.Random, prefer: str = UNIFORM) -> list[Task]:
         """min(count, size) different tasks of a kind, uniformly (AZR section 3.3.2) or as `draw` prefers them."""
         ring = self._rings[kind]
-        number = min(count, len(ring))
-        return self._likely(ring, number, rng) if learnable else rng.sample([*ring.values()], number)
+        return self._chosen(ring, min(count, len(ring)), rng, prefer)
 
-    def program(self, rng: random.Random, learnable: bool = False) -> Task:
+    def program(self, rng: random.Random, prefer: str = UNIFORM) -> Task:
         """The task whose program a proposal is to be about, of all tasks of the kinds that choose programs.
 
         Where only the other kinds are played, of theirs. Uniformly, or as `draw` prefers them.
@@ -119,7 +148,8 @@ class Buffer:
         sources = sources or {name: task for kind in Kind for name, task in self._rings[kind].items()}
         if not sources:
             raise ValueError("an empty buffer has no program to lend")
-        return self._likely(sources, 1, rng)[0] if learnable else rng.choice([*sources.values()])
+        # A single uniform draw is not a sample of one: it spends the randomness of a run differently.
+        return rng.choice([*sources.values()]) if prefer == UNIFORM else self._chosen(sources, 1, rng, prefer)[0]
 
     def draw(
         self,
@@ -128,13 +158,13 @@ class Buffer:
         step: int,
         rng: random.Random,
         fresh_share: float = 1.0,
-        learnable: bool = False,
+        prefer: str = UNIFORM,
     ) -> list[Task]:
         """`count` tasks to solve: those of `step` first, then older ones, without replacement.
 
         At most `fresh_share` of the count comes from the step (AZR's "max_new" has 1). Older ones are drawn uniformly,
-        or with `learnable` by what `note` last recorded of them. A ring with too few tasks is drawn from again until
-        the count is met; an empty one gives none.
+        or with `prefer` by what `note` last recorded of them. A ring with too few tasks is drawn from again until the
+        count is met; an empty one gives none.
         """
         ring = self._rings[kind]
         if not ring:
@@ -144,7 +174,7 @@ class Buffer:
         old = {name: task for name, task in ring.items() if task.step != step} or ring
         while len(drawn) < count:
             number = min(len(old), count - len(drawn))
-            drawn += self._likely(old, number, rng) if learnable else rng.sample([*old.values()], number)
+            drawn += self._chosen(old, number, rng, prefer)
         return drawn
 
     def note(self, task: Task, solve_rate: float) -> None:
@@ -152,19 +182,16 @@ class Buffer:
         if key(task) in self._rings[task.kind]:
             self._solved[key(task)] = solve_rate
 
-    def _likely(self, tasks: Mapping[str, Task], count: int, rng: random.Random) -> list[Task]:
-        """`count` of the tasks (by key) without replacement, with weights r(1 - r) + EVERY_TASK.
+    def _chosen(self, tasks: Mapping[str, Task], count: int, rng: random.Random, prefer: str) -> list[Task]:
+        """`count` of the tasks (by key) without replacement, uniformly or with weights.
 
-        r is the latest solve rate; a task that was never solved counts as half solved. The `count` largest of u^(1/w)
-        with uniform u are such a draw (Efraimidis and Spirakis 2006).
+        The `count` largest of u^(1/w) with uniform u are a draw with weights w (Efraimidis and Spirakis 2006).
         """
-
-        def place(name: str) -> float:
-            rate = self._solved.get(name, 0.5)
-            return math.pow(rng.random(), 1.0 / (rate * (1.0 - rate) + EVERY_TASK))
-
+        if prefer == UNIFORM:
+            return rng.sample([*tasks.values()], count)
+        weights = PREFERENCES[prefer]([self._solved.get(name) for name in tasks])
         # A draw's randomness is spent in the order of the tasks, so the places are computed before they are compared.
-        places = {name: place(name) for name in tasks}
+        places = {name: math.pow(rng.random(), 1.0 / weight) for name, weight in zip(tasks, weights, strict=True)}
         return [tasks[name] for name in heapq.nlargest(count, tasks, key=places.__getitem__)]
 
     def snapshot(self) -> Snapshot:

@@ -114,8 +114,20 @@ def train_all_weights() -> None:
 WIDE = ("batch.proposals=16", "batch.solves=2")
 SEPARATE = (*WIDE, "advantage.proposal_signals=separate", "reward.learnability=variance", "tasks.draw=learnable")
 SHARP = (
-    *SEPARATE, "batch.proposals=12", "batch.solves=3", "advantage.proposer_weight=3",
-)  # fmt: skip
+    *SEPARATE,
+    "batch.proposals=12",
+    "batch.solves=3",
+    "advantage.proposer_weight=3",
+    "advantage.form_weight=0.5",
+)
+CURRICULUM = (
+    *SHARP,
+    "batch.proposals=10",
+    "batch.solves=5",
+    "batch.draw=frontier",
+    "tasks.draw=frontier",
+    "buffer.archive=true",
+)
 
 CONDITIONS = {
     "default": Condition("the nano preset"),
@@ -167,13 +179,12 @@ CONDITIONS = {
         "the same, four proposals from each prompt, compared with each other",
         (*SEPARATE, "batch.propose_group=4", "advantage.proposals_baseline=by_prompt"),
     ),
-    "sharp": Condition(
-        "12 proposals: learnability three times as heavy as an attempt, form half of that",
-        (*SHARP, "advantage.form_weight=0.5"),
+    "sharp": Condition("12 proposals: learnability three times as heavy as an attempt, form half of that", SHARP),
+    "curriculum": Condition(
+        "10 such proposals, old tasks, examples and lent programs with r near 1/3, less for what the archive is full of",
+        (*CURRICULUM, "reward.crowded=0.5"),
     ),
+    "curriculum-counted": Condition("the same without the reward of the archive, which only counts", CURRICULUM),
     "counted": Condition("the nano preset, its programs counted in the archive", ("buffer.archive=true",)),
-    "archive": Condition(
-        "the same, and what the archive is full of pays less", ("buffer.archive=true", "reward.crowded=0.5")
-    ),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }

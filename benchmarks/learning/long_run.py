@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import proposer  # noqa: E402
 from conditions import CONDITIONS  # noqa: E402
 
-PLAYED = ("counted", "archive", "shuffled")
+PLAYED = ("curriculum", "curriculum-counted", "counted", "shuffled")
 
 
 def finished(command: list[str]) -> bool:

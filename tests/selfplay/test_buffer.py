@@ -7,9 +7,11 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from azr_mlx.executor.literals import parse_arguments, parse_value
-from azr_mlx.selfplay.task_buffer import Buffer, from_row, key, program_key, seed_tasks, to_row
+from azr_mlx.selfplay.task_buffer import Buffer, from_row, frontier, key, program_key, seed_tasks, to_row
 from azr_mlx.types import Case, Kind, Task
 
 PAPER = (Kind.DEDUCTION, Kind.ABDUCTION, Kind.INDUCTION)
@@ -92,17 +94,17 @@ def test_references_are_different_tasks_and_at_most_all_of_them():
     ]
 
 
-@pytest.mark.parametrize("learnable", [False, True])
-def test_references_and_lent_programs_prefer_what_is_solved_sometimes_if_asked(learnable):
+@pytest.mark.parametrize("prefer", ["uniform", "learnable", "frontier"])
+def test_references_and_lent_programs_prefer_what_is_solved_sometimes_if_asked(prefer):
     buffer, rng, shown, lent = Buffer(10), random.Random(0), Counter(), Counter()
     for number, rate in enumerate((0.0, 0.5, 1.0)):
         buffer.add(task(number))
         buffer.note(task(number), rate)
     for _ in range(300):
-        shown.update(one.program[-1] for one in buffer.references(Kind.DEDUCTION, 1, rng, learnable))
-        lent[buffer.program(rng, learnable).program[-1]] += 1
+        shown.update(one.program[-1] for one in buffer.references(Kind.DEDUCTION, 1, rng, prefer))
+        lent[buffer.program(rng, prefer).program[-1]] += 1
     for drawn in (shown, lent):
-        assert drawn["1"] > 220 if learnable else max(drawn.values()) < 150
+        assert max(drawn.values()) < 150 if prefer == "uniform" else drawn["1"] > 220
 
 
 def test_fresh_tasks_are_drawn_first_up_to_their_share():
@@ -164,17 +166,33 @@ def test_tasks_that_are_solved_sometimes_are_drawn_most():
         buffer.add(task(number))
         buffer.note(task(number), rate)
     for _ in range(1000):
-        drawn.update(one.program[-1] for one in buffer.draw(Kind.DEDUCTION, 1, 1, rng, learnable=True))
+        drawn.update(one.program[-1] for one in buffer.draw(Kind.DEDUCTION, 1, 1, rng, prefer="learnable"))
     # Weights r(1 - r) + 0.02: 0.02, 0.27, 0.02 of 0.31.
     assert 0.82 < drawn["1"] / 1000 < 0.92
     assert min(drawn["0"], drawn["2"]) > 30
+
+
+def test_a_draw_at_the_frontier_prefers_what_is_seldom_solved():
+    rates = [0.0, 0.125, 0.375, 0.625, 0.875, 1.0]
+    weights = frontier(rates)
+    ordered = sorted(rates, key=lambda rate: -weights[rates.index(rate)])
+    assert ordered == [0.375, 0.125, 0.625, 0.875, 0.0, 1.0]
+    assert frontier([0.25, None])[1] < frontier([0.25, None])[0]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=50))
+def test_a_tenth_of_a_draw_at_the_frontier_is_for_all_alike(rates):
+    weights = frontier(rates)
+    assert min(weights) > 0
+    if any(rate in (0.0, 1.0) for rate in rates) and not all(rate in (0.0, 1.0) for rate in rates):
+        assert len(rates) * min(weights) == pytest.approx(0.1 * sum(weights))
 
 
 def test_a_preferring_draw_takes_no_task_twice_while_there_are_others():
     buffer = Buffer(10)
     for number in range(6):
         buffer.add(task(number))
-    drawn = buffer.draw(Kind.DEDUCTION, 6, 1, random.Random(0), learnable=True)
+    drawn = buffer.draw(Kind.DEDUCTION, 6, 1, random.Random(0), prefer="learnable")
     assert sorted(one.program for one in drawn) == [task(number).program for number in range(6)]
 
 
