@@ -181,7 +181,7 @@ CONDITIONS = {
     ),
     "sharp": Condition("12 proposals: learnability three times as heavy as an attempt, form half of that", SHARP),
     "curriculum": Condition(
-        "10 such proposals, old tasks, examples and lent programs with r near 1/3, less for what the archive is full of",
+        "10 such proposals, all draws with r near 1/3, less for what the archive is full of",
         (*CURRICULUM, "reward.crowded=0.5"),
     ),
     "curriculum-counted": Condition("the same without the reward of the archive, which only counts", CURRICULUM),
