@@ -145,6 +145,15 @@ def azr(context: click.Context) -> None:
     help="Go on from the newest checkpoint when the system ends the run; the default on a Mac.",
 )
 @click.option("--awake/--no-awake", "keep_awake", default=True, help="Hold a Mac awake while the run lasts.")
+@click.option(
+    "--workers", metavar="tls://HOST:PORT", help="Let other machines join this run at an address of this one."
+)
+@click.option(
+    "--local-workers", type=click.IntRange(0, 16), default=0, metavar="N", help="Start workers here, to try it."
+)
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), metavar="FILE", help="The coordinator's file of azr cluster init."
+)
 def train(
     source: str | None,
     sets: tuple[str, ...],
@@ -155,6 +164,9 @@ def train(
     quiet: bool,
     restart: bool,
     keep_awake: bool,
+    workers: str | None,
+    local_workers: int,
+    certificate: Path | None,
 ) -> int:
     """Teach a model by self-play.
 
@@ -172,6 +184,7 @@ def train(
       azr train --config my.yaml --set tasks.kinds=deduction,abduction
       azr train --resume                       the newest run
       azr train --resume checkpoints/nano --set minutes=30
+      azr train --config nano --workers tls://192.168.1.20:8786     other Macs may join (docs/cluster.md)
     """
     from azr_mlx import config
 
@@ -184,6 +197,12 @@ def train(
         raise UsageError(f"train: say what to train with --config; the presets are {', '.join(config.presets())}")
     words = [*sets, *([f"steps={steps}"] if steps is not None else [])]
     settings = config.load(_chosen(source), words)
+    sharing = None
+    if workers is not None or local_workers:
+        from azr_mlx.cluster.sharing import Sharing, cut_into_items
+
+        sharing = Sharing(workers, certificate, local_workers).checked()
+        settings = cut_into_items(settings)
     _caution(settings)
     if dry_run:
         if resume is not None:
@@ -200,10 +219,13 @@ def train(
     if restart and not supervisor.supervised():
         options = [part for word in words for part in ("--set", word)]
         options += ["--quiet"] * quiet + ["--no-awake"] * (not keep_awake)
+        options += sharing.options() if sharing else []
         begin = ["--config", source, *(["--run-dir", str(run_dir)] if run_dir else [])]
         begin += ["--resume", resume] if resume is not None else []
         return supervisor.supervise_training(begin, options, lambda line: click.echo(f"azr: {line}", err=True))
-    code: int = session.train(settings, run_dir=run_dir, resume=resume, quiet=quiet, keep_awake=keep_awake)
+    code: int = session.train(
+        settings, run_dir=run_dir, resume=resume, quiet=quiet, keep_awake=keep_awake, sharing=sharing
+    )
     return code
 
 
@@ -236,6 +258,98 @@ def _caution(settings: Config) -> None:
 
     for line in cautions(settings):
         _note(line)
+
+
+# -- several machines ---------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.argument("address", metavar="tls://HOST:PORT")
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="worker.pem of azr cluster init; else the one in ~/.azr/cluster.",
+)
+@click.option("--fingerprint", metavar="HEX", help="The cluster that is meant, as azr train prints it.")
+@click.option(
+    "--model", default="", metavar="FOLDER", help="Where the run's model is here, if not under the same name."
+)
+@click.option("--name", default="", metavar="NAME", help="How the coordinator shows this machine; else its host name.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    metavar="MINUTES",
+    help="How long a coordinator that is away is waited for.",
+)
+@click.option("--awake/--no-awake", "keep_awake", default=True, help="Hold a Mac awake while it works.")
+@click.option(
+    "--slowdown",
+    type=click.FloatRange(min=1),
+    default=1.0,
+    metavar="TIMES",
+    help="Take so many times as long, to try a slow one.",
+)
+def worker(
+    address: str,
+    certificate: Path | None,
+    fingerprint: str | None,
+    model: str,
+    name: str,
+    wait: float,
+    keep_awake: bool,
+    slowdown: float,
+) -> int:
+    """Compute for a run on another machine.
+
+    The coordinator is there with azr train --workers; it prints this command. Ctrl-C leaves: others do what this
+    machine has begun. Nothing is written here, and no program of the model runs here.
+
+    \b
+    Example:
+      azr worker tls://192.168.1.20:8786 --fingerprint 9f0c...
+    """
+    from azr_mlx.cluster.sharing import work_for
+    from azr_mlx.run.wakefulness import awake
+
+    with awake(keep_awake):
+        return work_for(
+            address, certificate=certificate, fingerprint=fingerprint, model=model, name=name, patience=60 * wait,
+            slowdown=slowdown, say=lambda line: click.echo(f"azr: {line}", err=True),
+        )  # fmt: skip
+
+
+@azr.group()
+def cluster() -> None:
+    """Set up several machines for one run (docs/cluster.md).
+
+    \b
+    Example:
+      azr cluster init
+    """
+
+
+@cluster.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), metavar="DIR", help="Where the files go; else ~/.azr/cluster."
+)
+@click.option("--replace", is_flag=True, help="Make a new cluster where there is one: its files open nothing any more.")
+def init(folder: Path | None, replace: bool) -> int:
+    """Make the certificates of a cluster: one file for the coordinator, one for the workers.
+
+    \b
+    Example:
+      azr cluster init
+    """
+    from azr_mlx import paths
+    from azr_mlx.cluster import certificates
+
+    mine, theirs = certificates.write(folder or certificates.default_folder(), replace=replace)
+    click.echo(f"coordinator: {paths.display_path(mine)} stays on this machine")
+    click.echo(f"workers:     copy {paths.display_path(theirs)} to ~/.azr/cluster/ on each of them; keep it secret")
+    click.echo(f"fingerprint: {certificates.load(mine).fingerprint}")
+    return 0
 
 
 # -- demo ---------------------------------------------------------------------------------------------------
@@ -673,6 +787,7 @@ def presets(memory: str, chip: str) -> None:
 @click.option("--bandwidth", type=click.FloatRange(min=0, min_open=True), metavar="GB/S", help="Of memory.")
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), metavar="TFLOP/S", help="Of matrix products.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="FILE", help="What azr bench measured.")
+@click.option("--workers", default="", metavar="CHIPS", help="Machines that share the work, as 'M3 Max, M1 16GB'.")
 def plan(
     source: str,
     sets: tuple[str, ...],
@@ -681,6 +796,7 @@ def plan(
     bandwidth: float | None,
     flops: float | None,
     calibrate: Path | None,
+    workers: str,
 ) -> int:
     """Say whether a configuration fits into memory and how long a step takes.
 
@@ -694,12 +810,13 @@ def plan(
       azr plan --config qwen2.5-coder-3b --memory 48GB --chip "M3 Max"
       azr plan --config qwen2.5-coder-7b --memory 24GB --set sampling.max_rows=16
       azr plan --config qwen3-4b --memory 64GB --bandwidth 546 --flops 17
+      azr plan --config qwen2.5-coder-3b --memory 48GB --chip "M3 Max" --workers "M3 Max, M1 16GB"
       azr plan --config qwen2.5-coder-3b --calibrate azr-bench.json
     """
     from azr_mlx import config, planner
 
     settings = config.load(_chosen(source), sets)
-    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate)
+    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate, workers)
     click.echo("\n".join(lines))
     return 0 if fits else 1
 

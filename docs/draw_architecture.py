@@ -26,6 +26,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("planner", "will it fit, how long", "#fff7e6"),
     ),
     (("trainer", "one training step: the policy and the environments come in as arguments", "#fde8e8"),),
+    (("cluster", "several machines compute one run's items", "#e8effd"),),
     (
         ("selfplay", "environment: what is asked, what Python says, what it is worth", "#e7f6ec"),
         ("model", "model: sampling, loss, update", "#e8effd"),

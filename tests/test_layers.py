@@ -20,12 +20,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 # Folders and modules of one layer may import each other (without a circle) and everything in the layers before.
 ENVIRONMENT = ("executor", "selfplay")
 MODEL = ("model",)
+CLUSTER = ("cluster",)  # who computes the model side's work
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "paths", "files", "terminal", "versions"),
     ("config", "generation"),
     ("environment",),  # what the trainer asks of each environment
     ENVIRONMENT,
     MODEL,
+    CLUSTER,
     ("trainer",),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("bench", "doctor"),
@@ -111,6 +113,16 @@ def test_the_environment_never_imports_mlx(module: str) -> None:
 @pytest.mark.parametrize("module", side(*MODEL))
 def test_the_model_side_never_imports_the_environment(module: str) -> None:
     assert not {name for name in imported_by(module) if name.split(".")[1] in ENVIRONMENT}
+
+
+@pytest.mark.parametrize("module", side(*CLUSTER))
+def test_machines_that_share_work_never_import_the_environment(module: str) -> None:
+    assert not {name for name in imported_by(module) if name.split(".")[1] in ENVIRONMENT}
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.split(".")[1] not in (*CLUSTER, "run", "cli", "planner")])
+def test_only_a_run_and_the_command_line_know_of_several_machines(module: str) -> None:
+    assert not {name for name in imported_by(module) if name.split(".")[1] in CLUSTER}, "a policy is all they see"
 
 
 @pytest.mark.parametrize("module", [m for m in side("evaluation") if m != EVALUATION_WITH_A_POLICY])

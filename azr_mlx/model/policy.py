@@ -159,6 +159,7 @@ class Policy:
         self.stop_tokens = frozenset(int(t) for t in tokenizer.eos_token_ids)
         self.last_count = sampler.Count()
         self.computer: work.Computer = work.Here(self)
+        self.weights_version = 0  # grows whenever the adapters change
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
@@ -356,6 +357,7 @@ class Policy:
 
     def _forget(self) -> None:
         """Drop what was computed from adapters that have changed."""
+        self.weights_version += 1
         self._actor = None
         self._prefixes = {}
 
@@ -535,16 +537,27 @@ class Policy:
 
     # State ----------------------------------------------------------------------------------------------------
 
+    def adapter(self) -> dict[str, mx.array]:
+        """The adapters by parameter name."""
+        return dict(tree_flatten(self.model.trainable_parameters()))
+
+    def put_adapter(self, adapter: Mapping[str, mx.array]) -> None:
+        """Take other adapters. Raises ValueError when names or shapes do not fit."""
+        self._check_fit(adapter, self.adapter())
+        self.model.load_weights(list(adapter.items()), strict=False)
+        mx.eval(self.model.trainable_parameters())
+        self._forget()
+
     def state(self) -> dict[str, mx.array]:
         """All that learning changes: `adapter.<parameter>` and `optim.<moment>`, flat."""
-        adapter = {ADAPTER + name: value for name, value in tree_flatten(self.model.trainable_parameters())}
+        adapter = {ADAPTER + name: value for name, value in self.adapter().items()}
         return adapter | {OPTIMIZER + name: value for name, value in tree_flatten(self.optimizer.state)}
 
     def load_state(self, state: Mapping[str, mx.array]) -> None:
         """Put back what `state` returned. Raises ValueError when names or shapes do not fit."""
         adapter = {name.removeprefix(ADAPTER): value for name, value in state.items() if name.startswith(ADAPTER)}
         moments = {name.removeprefix(OPTIMIZER): value for name, value in state.items() if name.startswith(OPTIMIZER)}
-        self._check_fit(adapter, dict(tree_flatten(self.model.trainable_parameters())))
+        self._check_fit(adapter, self.adapter())
         self._check_fit(moments, dict(tree_flatten(self.optimizer.state)))
         self.model.load_weights(list(adapter.items()), strict=False)
         self.optimizer.state = tree_unflatten(list(moments.items()))
@@ -566,11 +579,7 @@ class Policy:
 
     def load_adapter(self, folder: Path) -> None:
         """Take the adapters that `save_adapter` wrote. Raises ValueError when they are of another shape."""
-        adapter = mx.load(str(Path(folder) / "adapters.safetensors"))
-        self._check_fit(adapter, dict(tree_flatten(self.model.trainable_parameters())))
-        self.model.load_weights(list(adapter.items()), strict=False)
-        mx.eval(self.model.trainable_parameters())
-        self._forget()
+        self.put_adapter(mx.load(str(Path(folder) / "adapters.safetensors")))
 
     def _check_fit(self, given: Mapping[str, mx.array], own: Mapping[str, mx.array]) -> None:
         odd = sorted(given.keys() ^ own.keys())

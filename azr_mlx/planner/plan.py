@@ -14,6 +14,7 @@ from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.planner import several
 from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import plan_memory
 from azr_mlx.planner.roofline import step_costs
@@ -172,9 +173,10 @@ def plan_command(
     bandwidth: float = 0,
     flops: float = 0,
     calibrate: Path | None = None,
+    workers: str = "",
 ) -> tuple[list[str], bool]:
     """`azr plan`: the lines and whether it fits. bandwidth in GB/s, flops in TFLOP/s; `calibrate` is a file of
-    `azr bench`. Raises AzrError."""
+    `azr bench`; `workers` names other machines that share the work. Raises AzrError."""
     shape = shape_of(settings.model)
     if calibrate is not None:
         if chip:
@@ -204,4 +206,8 @@ def plan_command(
             flops=flops * 1e12 or machine.flops,
             basis="given" if bandwidth and flops else f"{'bandwidth' if bandwidth else 'flops'} given",
         )
-    return plan_lines(settings, shape, machine)
+    said, fits = plan_lines(settings, shape, machine)
+    if workers:
+        more, all_fit = several.lines(settings, shape, machine, several.workers_of(workers))
+        said, fits = said + more, fits and all_fit
+    return said, fits

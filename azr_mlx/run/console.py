@@ -77,6 +77,7 @@ class View:
     phase_began: float = 0.0
     rows: list[dict[str, Any]] = field(default_factory=list)
     task: HighlightedTask | None = None
+    machines: Sequence[str] = ()  # a line for each machine that shares the work
     alarms: list[str] = field(default_factory=list)
     over: bool = False  # no more steps will come
 
@@ -152,6 +153,7 @@ def draw(view: View, width: int, height: int = 100) -> RenderableType:
             facts = [beside]
         else:
             facts += [Text(), task]
+    facts += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in view.machines]
     facts += [Text(f"! {line}", style="yellow", overflow="fold") for line in view.alarms[:2]]
     if view.over:
         over, when = f"{view.done} of {view.steps} steps", f"{clock(view.spent)} of training"

@@ -29,6 +29,8 @@ from azr_mlx.run.wakefulness import SleepWatch, awake
 from azr_mlx.versions import result_versions
 
 if TYPE_CHECKING:  # importing these imports MLX
+    from azr_mlx.cluster.coordinator import Coordinator
+    from azr_mlx.cluster.sharing import Sharing
     from azr_mlx.model.policy import Policy
     from azr_mlx.run.held_out import HeldOut, HeldOutScore
     from azr_mlx.run.tracker import Tracker
@@ -45,8 +47,12 @@ def train(
     resume: str | None = None,
     quiet: bool = False,
     keep_awake: bool = True,
+    sharing: Sharing | None = None,
 ) -> int:
-    """Run self-play to its end, or until it is interrupted; returns the exit code (0, or 130 when interrupted)."""
+    """Run self-play to its end, or until it is interrupted; returns the exit code (0, or 130 when interrupted).
+
+    sharing: how other machines take part in the run's work; None is a run of this process alone.
+    """
     folder = choose(settings, run_dir, resume)
     supervisor.announce(folder.path)
     with ExitStack() as stack:
@@ -66,6 +72,10 @@ def train(
         session.machine = machine
         if held:
             session.tracker.print("note: this Mac is held awake while the run lasts (--no-awake lets it sleep)")
+        if sharing is not None:
+            from azr_mlx.cluster.hosting import share
+
+            session.machines = stack.enter_context(share(session.policy, settings, sharing, session.tracker.print))
         return session.run()
 
 
@@ -111,6 +121,7 @@ class Session:
     state: RunState
     resumed: bool
     relief: Relief  # what answers memory pressure
+    machines: Coordinator | None = None  # who shares the work of the run
     sleep: SleepWatch = field(default_factory=SleepWatch)
     clock: Callable[[], float] = time.monotonic  # seconds, of which none passes while the machine sleeps
     updates_lost: int = 0  # steps in a row whose gradient was not finite
@@ -291,7 +302,7 @@ class Session:
         memory = device.memory()
         held = {"active": memory.active, "peak": step.update.peak_memory, "cache": memory.cache}
         device.clear_cache()
-        self.tracker.log_step(step, row | scores, held)
+        self.tracker.log_step(step, row | scores, held, self.machines.lines() if self.machines else ())
         for message in self.executor.take_messages():
             self.tracker.print(f"executor, mended: {message}")
         for note in (self.relief.look(), self.sleep.note()):

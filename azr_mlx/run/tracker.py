@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ class Tracker:
         self.view.done, self.view.rows = step, self.run.rows()
         self.view.spent = sum(row.get("seconds/step", 0.0) for row in self.view.rows)
 
-    def log_step(self, step: Step, row: dict[str, Any], memory: dict[str, int]) -> None:
-        """A step is over: write its metrics, timings and rollouts, show its line."""
+    def log_step(self, step: Step, row: dict[str, Any], memory: dict[str, int], machines: Sequence[str] = ()) -> None:
+        """A step is over: write its metrics, timings and rollouts, show its line, and one for each of `machines`."""
         timing: dict[str, Any] = {"step": step.number}
         timing |= {f"seconds/{name}": round(value, 4) for name, value in sorted(self.seconds.items())}
         timing["seconds/step"] = round(sum(s for name, s in self.seconds.items() if name != "probe"), 4)
@@ -81,6 +81,9 @@ class Tracker:
         self.view.task = highlight(step) or self.view.task
         if self._panel is None:
             self._show(step, row, timing)
+            for line in machines:
+                self.print(f"       {line}")
+        self.view.machines = machines
         self._watch()
         self._sinks.log({**row, **timing}, self._rollout_rows(step))
         self.seconds.clear()
