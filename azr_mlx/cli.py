@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from azr_mlx import __version__
+from azr_mlx import __version__, cli_eval
 from azr_mlx.errors import AzrError, UsageError
 
 if TYPE_CHECKING:
@@ -374,151 +374,10 @@ def demo(seed: int, steps: int) -> None:
     tell(click.echo, seed, steps)
 
 
-# -- eval ---------------------------------------------------------------------------------------------------
+# -- eval, data ---------------------------------------------------------------------------------------------
 
-
-@azr.command("eval")
-@click.option("--bench", "benches", metavar="NAME[,NAME]", help="Benchmarks of benchmarks/, or YAML files.")
-@click.option(
-    "--model", default="", metavar="M", help="Repository or folder; else the adapter's, else the embedded one."
-)
-@click.option("--revision", default="", metavar="REV", help="Branch, tag or commit of the model's repository.")
-@click.option("--adapter", type=click.Path(path_type=Path), metavar="A", help="MLX adapter, step folder or run.")
-@click.option("--prompt", default="", metavar="VARIANT", help="Prompt variant, as base, chat or chat-plain.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of each problem.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option(
-    "--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True, help="Nucleus mass."
-)
-@click.option("--k", "ks", metavar="K[,K]", help="The k of pass@k; else those of 1, 5, 10, 100 that samples allow.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; else the variant's.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of sampling.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N problems.")
-@click.option("--split", default="", help="Split of the benchmark, as test or all.")
-@click.option("--level", default="", help="Only the problems of this level.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="The rows: .jsonl, .jsonl.gz or .json.")
-@click.option("--completions", type=click.Path(path_type=Path), metavar="FILE", help="Judge these; no model is loaded.")
-@click.option(
-    "--compare",
-    is_flag=False,
-    flag_value="",
-    metavar="[FILE]",
-    help="Base against adapter; with --completions, FILE against those.",
-)
-@click.option("--partial", is_flag=True, help="Judge completions although problems are missing.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where samples go; else under logs/.")
-@click.option("--logs", type=click.Path(path_type=Path), metavar="DIR", help="Where results go; else logs/.")
-@click.option("--fresh", is_flag=True, help="Write samples anew instead of going on from those in the file.")
-@click.option("--thinking", is_flag=True, help="Let the chat template open a think section.")
-@click.option(
-    "--bits",
-    type=click.Choice(["2", "3", "4", "5", "6", "8"]),
-    default="4",
-    show_default=True,
-    help="Precision to which full-precision weights are quantized, as in training.",
-)
-@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Completions written together.")
-@click.option(
-    "--sandbox",
-    type=click.Choice(["strict", "standard", "off"]),
-    default="standard",
-    show_default=True,
-    help="Level of confinement.",
-)
-@click.option("--list", "listed", is_flag=True, help="The benchmarks and their prompt variants.")
-@click.option("--json", "as_json", is_flag=True, help="The results as JSON instead of a table.")
-def eval_(
-    benches: str | None, ks: str | None, compare: str | None, listed: bool, adapter: Path | None, **words: Any
-) -> int:
-    """Score a model on a benchmark, alone or against itself with an adapter.
-
-    Samples are written to disk as they come, and the same command goes on where an interrupted one stopped.
-    Every result is appended to logs/evaluation_results.json. docs/benchmarks.md says what each number means.
-
-    \b
-    Examples:
-      azr eval --bench humaneval                                   the embedded model, nothing to download
-      azr eval --bench humaneval --model Qwen/Qwen2.5-Coder-3B --adapter checkpoints/run --compare
-      azr eval --bench mbpp+ --data MbppPlus.jsonl.gz --model Qwen/Qwen2.5-Coder-3B-Instruct
-      azr eval --bench humaneval --samples 20 --temperature 0.2 --k 1,10
-      azr eval --bench humaneval --completions samples.jsonl       judge what another tool wrote
-      azr eval --list
-    """
-    from azr_mlx import evaluation
-
-    if listed:
-        for name in evaluation.benchmark_names():
-            benchmark = evaluation.load_benchmark(name)
-            click.echo(f"{name:<15} {benchmark.about}; prompts {', '.join(benchmark.prompts)}")
-        return 0
-    if not benches:
-        names = ", ".join(evaluation.benchmark_names())
-        raise UsageError(f"eval: say what to evaluate with --bench; there are {names}")
-    try:
-        k = tuple(sorted({int(word) for word in ks.split(",")})) if ks else ()
-    except ValueError:
-        k = (0,)
-    if any(one < 1 for one in k):
-        raise UsageError(f"eval: --k {ks} must be whole numbers above 0, as in --k 1,10")
-    chosen = [name.strip() for name in benches.split(",") if name.strip()]
-    if len(chosen) > 1 and (words["data"] or words["output"] or words["completions"]):
-        raise UsageError("eval: --data, --output and --completions go with one benchmark at a time")
-    completions = words["completions"]
-    if completions and (adapter or words["samples"] > 1 or words["temperature"]):
-        raise UsageError("eval: --completions are judged as they are: no --adapter, --samples or --temperature")
-    if compare == "" and (adapter is None or completions):
-        raise UsageError("eval: --compare needs --adapter, or --completions and a second file: --compare FILE")
-    if compare and not completions:
-        raise UsageError("eval: --compare FILE goes with --completions; base against adapter is --compare alone")
-    if compare is not None and words["output"]:
-        raise UsageError("eval: --compare writes two files of samples: leave --output away")
-
-    from azr_mlx.evaluation.command import EvalOptions, eval_command
-    from azr_mlx.evaluation.plan import Choice
-    from azr_mlx.versions import result_versions
-
-    choices = tuple(
-        Choice(
-            name, data=words["data"], split=words["split"], level=words["level"], limit=words["limit"] or 0,
-            prompt=words["prompt"], samples=words["samples"], temperature=words["temperature"], top_p=words["top_p"],
-            tokens=words["tokens"] or 0, seed=words["seed"], k=k,
-        )
-        for name in chosen
-    )  # fmt: skip
-    options = EvalOptions(
-        choices, model=words["model"], revision=words["revision"], adapter=adapter, completions=completions,
-        other=Path(compare) if compare else None, compare=compare == "", partial=words["partial"],
-        output=words["output"], logs=words["logs"], fresh=words["fresh"], thinking=words["thinking"],
-        bits=int(words["bits"]), rows=words["rows"], level=words["sandbox"], as_json=words["as_json"],
-    )  # fmt: skip
-    return eval_command(options, result_versions())
-
-
-# -- data ---------------------------------------------------------------------------------------------------
-
-
-@azr.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
-def data(names: tuple[str, ...]) -> None:
-    """Fetch the rows of benchmarks, or list which are here.
-
-    Rows come from the Hugging Face hub or from where their authors put them, with a progress bar, and are verified.
-
-    \b
-    Examples:
-      azr data                     every benchmark: here or not, problems, size, licence
-      azr data mbpp mbpp+
-    """
-    from rich.console import Console
-
-    from azr_mlx.evaluation import fetching
-
-    console = Console(highlight=False)
-    if not names:
-        fetching.show_data(console)
-    for name in names:
-        fetching.fetch_named(name, console)
-
+azr.add_command(cli_eval.eval_)
+azr.add_command(cli_eval.data)
 
 # -- export -------------------------------------------------------------------------------------------------
 

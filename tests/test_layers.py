@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trainer",),  # where the two sides meet
     ("evaluation", "export", "planner", "report", "run"),
     ("bench", "doctor"),
+    ("cli_eval",),
     ("cli",),
     ("__main__",),
 )

@@ -49,6 +49,7 @@ class Asker:
             raise UsageError(
                 f"{benchmark.name} has no prompt variant {variant!r}; there are {', '.join(benchmark.prompts)}"
             )
+        self.variant = variant
         self.wording = benchmark.prompts[variant]
         self.hidden = "input" if benchmark.scorer == "input" else "output"  # what a CRUXEval problem asks for
         self._render = render

@@ -19,7 +19,14 @@ from azr_mlx.errors import UsageError
 
 ROW_FORMATS = ("humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench")
 SCORERS = ("asserts", "evalplus", "tests", "output", "input")
-ANSWERS = ("continue", "program", "block", "tag", "training")
+# How a model's text becomes a completion.
+ANSWERS = {
+    "continue": "the text up to its first stop text follows the problem's stub",
+    "program": "the text up to its first stop text is the program",
+    "block": "the fenced block that defines the function (replies.py), below the stub's imports and helpers",
+    "tag": "what stands between [ANSWER] and [/ANSWER]; of an assertion the side that was asked for",
+    "training": "read like an answer in self-play",
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,8 @@ class DataSource:
 class Wording:
     """One prompt variant: what the model reads, where it must stop, and how its text becomes a completion.
 
-    In `text` the words in braces are fields of the problem. answer: `continue` (the text goes on where the problem's
-    own stub ends), `program` (it is a program), `block` (a fenced block of it is), `tag` ([ANSWER] .. [/ANSWER]),
-    `training` (read like an answer in self-play; then `style` is the prompt style and `text` is not used).
+    In `text` the words in braces are fields of the problem. answer: one of ANSWERS; with `training` the prompt is that
+    of self-play in `style`, and `text` is not used.
     """
 
     text: str = "{prompt}"
@@ -63,6 +69,7 @@ class Wording:
     example: str = ""  # how each of them is shown; {solution} is its reference
     style: str = ""
     about: str = ""
+    harness: str = ""  # the harness whose published numbers a run with this variant may stand beside
 
 
 @dataclass(frozen=True)

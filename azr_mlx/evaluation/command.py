@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,19 @@ from rich.console import Console
 
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.evaluation.plan import Choice, Plan, make_plan
+from azr_mlx.evaluation.asking import Asker
+from azr_mlx.evaluation.endpoint import Endpoint, endpoint_variant
+from azr_mlx.evaluation.explain import explain, sample_of
+from azr_mlx.evaluation.plan import Plan, make_plan, variant
 from azr_mlx.evaluation.record import RESULTS, Evaluation, Identity, compare_evaluations, keep_record
-from azr_mlx.evaluation.run import evaluate, score_completions
+from azr_mlx.evaluation.request import EvalOptions
+from azr_mlx.evaluation.run import evaluate, given_rows, score_completions
+from azr_mlx.evaluation.sampling import sample
 from azr_mlx.evaluation.table import show_results
 from azr_mlx.executor import Executor, SandboxUnavailable
 from azr_mlx.files import sha256
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG, read_adapter_config
 from azr_mlx.run.folder import RunFolder
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What `azr eval` was asked for, beside the choices of each benchmark."""
-
-    choices: tuple[Choice, ...]
-    model: str = ""  # empty: the adapter's model, else the embedded one
-    revision: str = ""
-    adapter: Path | None = None
-    completions: Path | None = None
-    other: Path | None = None  # completions to compare with
-    compare: bool = False  # base against adapter
-    partial: bool = False
-    output: Path | None = None
-    logs: Path | None = None
-    fresh: bool = False
-    thinking: bool = False
-    bits: int = 4  # of weights that come in full precision
-    rows: int = 64
-    level: str = "standard"  # of the sandbox
-    as_json: bool = False
 
 
 def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
@@ -58,7 +41,18 @@ def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
     except SandboxUnavailable as error:
         raise AzrError(str(error)) from None
     with executor:
-        policy, who = (None, Identity("")) if options.completions else load_policy(options, adapter)
+        policy, who = (
+            (None, Identity(""))
+            if options.completions
+            else _served(options, console)
+            if options.endpoint
+            else load_policy(options, adapter)
+        )
+        plans = [_worded(plan, options, policy, who) for plan in plans]
+        if options.explain:
+            for one in plans:
+                _explain(one, options, policy, who, executor, console)
+            return 0
         for one in plans:
             evaluations = _evaluations(one, options, policy, who, executor, folder, versions, console)
             found = compare_evaluations(evaluations[0], evaluations[1]) if len(evaluations) == 2 else None
@@ -90,10 +84,13 @@ def _evaluations(
         paths = [options.other, options.completions] if options.other else [options.completions]
         return [
             score_completions(
-                plan, path, executor, model=options.model, partial=options.partial, versions=versions, console=console
+                plan, path, executor, model=options.model, partial=options.partial, extract=_extractor(plan, options),
+                versions=versions, console=console,
             )
             for path in paths
-        ]
+        ]  # fmt: skip
+    if isinstance(policy, Endpoint):
+        policy.chat = plan.benchmark.prompts[plan.choice.prompt].chat
     sides = [(replace(who, adapter="", adapter_hash=""), policy.reference)] if options.compare else []
     sides.append((who, nullcontext))
     evaluations = []
@@ -106,6 +103,54 @@ def _evaluations(
                 )
             )  # fmt: skip
     return evaluations
+
+
+def _served(options: EvalOptions, console: Console) -> tuple[Endpoint, Identity]:
+    """The model of an endpoint: the one that is named, else the only one there. Raises AzrError."""
+    endpoint = Endpoint(
+        options.endpoint, options.model, requests=options.rows or 8,
+        say=lambda line: console.print(line, markup=False, soft_wrap=True),
+    )  # fmt: skip
+    if not endpoint.model:
+        served = endpoint.served()
+        if len(served) != 1:
+            raise UsageError(f"eval: say which model of {endpoint.address} with --model: {', '.join(served) or 'none'}")
+        endpoint.model = served[0]
+    return endpoint, Identity(endpoint.model, weights=f"served at {endpoint.address}")
+
+
+def _worded(plan: Plan, options: EvalOptions, policy: Any, who: Identity) -> Plan:
+    """A plan with its prompt variant settled. Raises UsageError."""
+    choice = plan.choice
+    if isinstance(policy, Endpoint):
+        name = endpoint_variant(plan.benchmark, choice.prompt, policy.model)
+    elif options.completions is not None:
+        name = choice.prompt or endpoint_variant(plan.benchmark, "", "a-chat-model")
+    else:
+        name = variant(plan.benchmark, choice, who.model)
+    return replace(plan, choice=replace(choice, prompt=name))
+
+
+def _extractor(plan: Plan, options: EvalOptions) -> Asker | None:
+    """What finds the answers in raw replies, where they are asked for."""
+    return Asker(plan.benchmark, plan.choice.prompt, plan.everything, lambda text, _: text) if options.extract else None
+
+
+def _explain(
+    plan: Plan, options: EvalOptions, policy: Any, who: Identity, executor: Executor, console: Console
+) -> None:
+    """Show the first sample of a plan in all its steps. Nothing is kept."""
+    if options.completions is not None:
+        found = sample_of(plan, given_rows(plan, options.completions, _extractor(plan, options)))
+        if found is None:
+            raise UsageError(f"{options.completions} has no completion of the chosen problems")
+        asker = Asker(plan.benchmark, plan.choice.prompt, plan.everything, lambda text, _: text)
+    else:
+        if isinstance(policy, Endpoint):
+            policy.chat = plan.benchmark.prompts[plan.choice.prompt].chat
+        asker = Asker(plan.benchmark, plan.choice.prompt, plan.everything, policy.render_chat, thinking=who.thinking)
+        found = next(sample(plan, asker, policy, [(0, 0)]))
+    explain(console, plan, asker, *found, executor)
 
 
 def _adapter(given: Path) -> Path:
@@ -148,7 +193,7 @@ def load_policy(options: EvalOptions, adapter: Path | None) -> tuple[Any, Identi
             model,
             lora,
             config.OptimConfig(),
-            config.SamplingConfig(max_rows=options.rows),
+            config.SamplingConfig(max_rows=options.rows or 64),
             config.LossConfig(),
             adapter=adapter,
         )

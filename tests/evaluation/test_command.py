@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 from azr_mlx.cli import azr
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation import Score
-from azr_mlx.evaluation.command import EvalOptions, load_policy
+from azr_mlx.evaluation.command import load_policy
 from azr_mlx.evaluation.plan import Choice, make_plan
+from azr_mlx.evaluation.request import EvalOptions
 from azr_mlx.evaluation.verdicts import VerdictFile, verdict_key
 from azr_mlx.executor import Executor
 from azr_mlx.types import Completion, Rollout, Stop
@@ -51,6 +52,38 @@ def test_completions_are_judged_and_written_in_human_evals_format(tmp_path: Path
         ("Own/0", True, "passed"), ("Own/1", False, "failed"),
     ]  # fmt: skip
     assert json.loads((tmp_path / "logs/evaluation_results.json").read_text()) == [record]
+
+
+def test_raw_replies_are_judged_by_the_answers_in_them(tmp_path: Path) -> None:
+    bench = write_bench(tmp_path, "humaneval")
+    path = tmp_path / "replies.jsonl"
+    replies = [f"Sure:\n```python\n{one['prompt']}{one['canonical_solution']}```\nDone." for one in HUMANEVAL]
+    begun = HUMANEVAL[0]["prompt"] + HUMANEVAL[0]["canonical_solution"] + "```\nDone."
+    rows = [{"task_id": "Own/0", "reply": begun}, {"task_id": "Own/1", "response": replies[1], "id": 7}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    common = ["--bench", bench, "--completions", path, "--logs", tmp_path / "logs", "--prompt", "chat"]
+    said = call(*common, "--json", "--extract")
+    assert said.exit_code == 0, said.output
+    (record,) = json.loads(said.stdout)
+    assert record["scores"]["pass@1"]["value"] == 1.0
+    assert (record["prompt"], record["answer"]) == ("given replies, read as of chat", "block")
+    assert "needs a task_id and a completion" in call(*common).output
+
+
+def test_one_sample_is_explained_from_prompt_to_verdict(tmp_path: Path) -> None:
+    bench = write_bench(tmp_path, "humaneval")
+    path = tmp_path / "replies.jsonl"
+    body = HUMANEVAL[0]["canonical_solution"]
+    path.write_text(json.dumps({"task_id": "Own/0", "text": body + "\ndef other():\n    \x1b[31mpass"}) + "\n")
+    said = call("--bench", bench, "--completions", path, "--extract", "--explain", "--prompt", "base")
+    assert said.exit_code == 0, said.output
+    for part in (
+        "Humaneval, problem Own/0, prompt base", "answer continue: the text up to its first stop text",
+        HUMANEVAL[0]["prompt"].strip(), f"cut at '\\ndef', after {len(body)} of", "verdict: passed", "\\x1b[31m",
+    ):  # fmt: skip
+        assert part in said.output
+    assert "\x1b" not in said.output, "what a model wrote never reaches the terminal as it is"
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(("python", "noted"), [("", False), ("3.0.1", True)], ids=["same versions", "after an upgrade"])
