@@ -680,6 +680,69 @@ def plan(
     return 0 if fits else 1
 
 
+# -- prompts ------------------------------------------------------------------------------------------------
+
+
+@azr.command()
+@click.option("--show", metavar="STYLE", help="Print a style as a file to copy, with every wording; measure nothing.")
+@click.option("--model", default="", metavar="M", help="Repository or folder; the same as --set model.id=M.")
+@click.option("--config", "source", metavar="NAME|FILE", help="A preset of configs/, or a YAML file.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set one field; may be given again.")
+@click.option("--style", "styles", metavar="A[,B]", help="Names or YAML files; else the configuration's.")
+@click.option("--tasks", type=click.IntRange(min=1), default=20, show_default=True, help="Tasks of each kind.")
+@click.option("--band", type=click.IntRange(min=0), default=1, show_default=True, help="Of difficulty; 0 is all.")
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Of each task: k of pass@k.")
+@click.option("--proposals", type=click.IntRange(min=0), default=24, show_default=True, help="Of each kind.")
+@click.option("--tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest reply.")
+@click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write the figures there as well.")
+def prompts(
+    show: str | None,
+    model: str,
+    source: str | None,
+    sets: tuple[str, ...],
+    styles: str | None,
+    tasks: int,
+    band: int,
+    samples: int,
+    proposals: int,
+    tokens: int,
+    out: Path | None,
+) -> None:
+    """Measure what a model makes of prompt styles, before anything is trained.
+
+    For each style, role and kind: replies that are well formed, solved at temperature 1, in one of k samples and
+    greedily, tokens, replies that were cut off, valid and new proposals, each with its interval, and what guessing
+    would get. A style that gets no well-formed reply gives nothing to learn from. docs/prompts.md has the format.
+
+    \b
+    Examples:
+      azr prompts --config nano --tasks 8 --samples 4
+      azr prompts --model Qwen/Qwen2.5-Coder-0.5B-Instruct --style chat,chat-direct --json styles.json
+      azr prompts --show chat-direct > mine.yaml
+      azr prompts --model my/folder --set model.bits=8 --style chat-direct,mine.yaml
+    """
+    from azr_mlx import config
+
+    if show is not None:
+        from azr_mlx.selfplay.prompts import style_file
+
+        click.echo(style_file(show), nl=False)
+        return
+    words = [*sets, *([f"model.id={model}"] if model else [])]
+    if source is None and not words:
+        raise UsageError(
+            f"prompts: say whom to ask with --model or --config; the styles are {', '.join(config.style_names())}"
+        )
+    settings = config.load(_chosen(source) if source else None, words)
+    named = tuple(dict.fromkeys(word.strip() for word in (styles or settings.model.style).split(",") if word.strip()))
+
+    from azr_mlx.bench.prompt_styles import StudyPlan, study_command
+
+    plan = StudyPlan(named, tasks, band, samples, proposals, tokens)
+    lines = study_command(settings, plan, out, say=lambda line: click.echo(f"... {line}", err=True))
+    click.echo("\n".join(lines))
+
+
 # -- bench --------------------------------------------------------------------------------------------------
 
 

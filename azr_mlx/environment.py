@@ -19,7 +19,7 @@ class Environment(Protocol):
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Texts that end a completion."""
+        """Texts that end a completion, beside those of its prompt."""
         ...
 
     def prepare(self, writer: Writer, say: Callable[[str], None]) -> Mapping[str, int]:

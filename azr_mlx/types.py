@@ -101,6 +101,7 @@ class Prompt:
     opening: str = ""
     task: Task | None = None  # solve: the task. propose: the task whose program it is about, if the prompt gives one.
     references: tuple[Task, ...] = ()  # propose: the K examples shown, if the proposer writes a program of its own
+    stop: tuple[str, ...] = ()  # texts that end its completions, kept in them
 
     def __post_init__(self) -> None:
         if not self.text.endswith(self.opening):

@@ -3,8 +3,9 @@
 settings = load("nano", ["steps=20"])
 """
 
-from azr_mlx.config.checks import ConfigError, cautions, check, is_name
-from azr_mlx.config.option import Option, written
+from azr_mlx.config.checks import cautions, check, is_name
+from azr_mlx.config.option import ConfigError, Option, written
+from azr_mlx.config.prompt_style import PromptStyle, find_style, load_style, style_names
 from azr_mlx.config.reading import dump, find_config, load, nearest, parse, presets
 from azr_mlx.config.schema import (
     RESUMABLE,
@@ -46,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Option",
+    "PromptStyle",
     "RewardConfig",
     "SamplingConfig",
     "StopConfig",
@@ -56,14 +58,17 @@ __all__ = [
     "diff",
     "dump",
     "find_config",
+    "find_style",
     "flatten",
     "is_name",
     "load",
+    "load_style",
     "nearest",
     "options",
     "parse",
     "presets",
     "sections",
+    "style_names",
     "with_values",
     "written",
 ]

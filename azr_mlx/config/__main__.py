@@ -27,7 +27,7 @@ def document() -> str:
             lines += ["", f"## {owner}", ""] if owner else ["## The run", ""]
             lines += ["| option | default | allowed | meaning |", "|---|---|---|---|"]
         mark = " ↻" if key in RESUMABLE else ""
-        allowed = f"some of the {one.explained}" if one.explained else one.allowed
+        allowed = one.explained or one.allowed
         lines.append(f"| `{leaf}`{mark} | `{written(one.default)}` | {allowed} | {one.help} |")
     return "\n".join(lines) + "\n"
 

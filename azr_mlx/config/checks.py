@@ -7,14 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from azr_mlx.config.option import written
+from azr_mlx.config.option import ConfigError, written
+from azr_mlx.config.prompt_style import load_style, style_names
 from azr_mlx.config.schema import Config, flatten, options
-from azr_mlx.errors import UsageError
 from azr_mlx.types import Kind
-
-
-class ConfigError(UsageError):
-    """One line: where, which option, what it was given, what it may be."""
 
 
 def check(config: Config) -> None:
@@ -63,7 +59,11 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         "model.group_size 16 needs model.mode nvfp4; affine takes 32, 64 or 128",
     )
     yield (
-        m.thinking and m.style != "chat",
+        not m.style.endswith((".yaml", ".yml")) and m.style not in style_names(),
+        f"model.style is {written(m.style)}: it must be one of {', '.join(style_names())}, or a YAML file of your own",
+    )
+    yield (
+        m.thinking and not _leaves_the_reply_to_the_model(m.style),
         f"model.thinking needs model.style chat, not {m.style}: other styles open their own think section or none",
     )
     yield c.lora.layers == 0, "lora.layers 0 would train nothing: use -1 for all blocks, or how many from the last"
@@ -108,6 +108,15 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         bool(named) and not c.tracking.wandb_project.strip(),
         f"tracking.sinks {' and '.join(named)} needs tracking.wandb_project",
     )
+
+
+def _leaves_the_reply_to_the_model(style: str) -> bool:
+    """Whether a style goes through the chat template and begins no reply. A file that is not at hand is not judged."""
+    try:
+        found = load_style(style)
+    except ConfigError:
+        return True
+    return found.chat and not found.opening and not any(one.opening for one in found.wordings.values())
 
 
 def cautions(config: Config) -> list[str]:

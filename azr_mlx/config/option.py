@@ -9,6 +9,12 @@ from typing import Any
 
 import yaml
 
+from azr_mlx.errors import UsageError
+
+
+class ConfigError(UsageError):
+    """One line: where, which option, what it was given, what it may be."""
+
 
 def option(
     default: Any,
@@ -21,7 +27,7 @@ def option(
     choices: tuple[Any, ...] | None = None,
     explained: str = "",
 ) -> Any:
-    """A dataclass field that knows its meaning and its range; `explained` links to the page that lists its choices."""
+    """A dataclass field that knows its meaning and its range; `explained` names the page that lists its choices."""
     metadata = {
         "help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices,
         "explained": explained,
@@ -44,7 +50,7 @@ class Option:
     above: float | None
     below: float | None
     choices: tuple[Any, ...] | None
-    explained: str  # a Markdown link to the page that lists the choices, or ""
+    explained: str  # what it may be, with a Markdown link to the page that lists the choices, or ""
 
     @property
     def allowed(self) -> str:

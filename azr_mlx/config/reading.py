@@ -11,14 +11,16 @@ from typing import Any
 import yaml
 
 from azr_mlx import paths
-from azr_mlx.config.checks import ConfigError, check
-from azr_mlx.config.option import Option, written
+from azr_mlx.config.checks import check
+from azr_mlx.config.option import ConfigError, Option, written
 from azr_mlx.config.schema import Config, flatten, options, sections, with_values
 from azr_mlx.errors import AzrError
 
 
 def load(source: str | Path | None = None, sets: Sequence[str] = ()) -> Config:
     """The configuration of a preset's name or a YAML file (None: the defaults), overlaid by `--set a.b=c` words.
+
+    A prompt style that the file names by its path is looked for beside the file first.
 
     Raises ConfigError for an unknown option, a wrong type, a value out of range or an impossible combination.
     """
@@ -32,6 +34,9 @@ def load(source: str | Path | None = None, sets: Sequence[str] = ()) -> Config:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where}: cannot be read: {error}") from None
         values.update(_read(text, where))
+        beside = path.parent / str(values.get("model.style", ""))
+        if beside.suffix in (".yaml", ".yml") and beside.is_file():
+            values["model.style"] = str(beside)
     for word in sets:
         key, equals, text = word.partition("=")
         if not equals:

@@ -34,8 +34,9 @@ class ModelConfig:
     )
     style: str = option(
         "r1",
-        "prompt style: r1 for base models, chat for instruct models, compact for nano",
-        choices=("r1", "chat", "compact"),
+        "prompt style: r1 for base models, chat for instruct models, text-direct and chat-direct for small ones, "
+        "compact for nano, or a YAML file of your own",
+        explained="a [prompt style](prompts.md)",
     )
     thinking: bool = option(False, "let a chat template open a think section (Qwen3)")
 
@@ -54,7 +55,7 @@ class TasksConfig:
         ("deduction", "abduction", "induction"),
         "the task kinds that are played",
         choices=tuple(kind.value for kind in Kind),
-        explained="[task kinds](kinds.md)",
+        explained="some of the [task kinds](kinds.md)",
     )
     references: int = option(6, "K: examples shown to a proposer", low=0)
     induction_pairs: int = option(

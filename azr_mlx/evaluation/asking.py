@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from azr_mlx.config.prompt_style import COMPACT
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import replies
 from azr_mlx.evaluation.benchmark import Benchmark, Wording
@@ -17,7 +18,7 @@ from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.selfplay import kinds, parsing, prompts
 from azr_mlx.types import Case, Task
 
-Render = Callable[[str, str], str]  # user text, beginning of the reply -> prompt text
+Render = Callable[..., str]  # user text, beginning of the reply, earlier turns if there are some -> prompt text
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class Asker:
         self._shots = _shots(benchmark, self.wording, problems)
         self._style: prompts.Style | None = None
         if self.wording.style:
-            chat = (lambda text: render(text, "")) if render else None
             self._style = prompts.make_style(
-                self.wording.style, seconds=benchmark.seconds, modules=sorted(ALLOWED_MODULES), render=chat
+                self.wording.style, seconds=benchmark.seconds, modules=sorted(ALLOWED_MODULES), render=render
             )
 
     def ask(self, problem: Problem) -> Question:
@@ -75,8 +75,7 @@ class Asker:
             given, output = problem.fields["input"], problem.fields["output"]
             prompt = self._style.solve(Task(kinds.hiding(self.hidden), problem.code, (Case(given, output),)))
             # A compact answer ends with its block; the fence that opens one has a label, so it does not end anything.
-            stop = self._style.stop or ("\n```\n",) if self.wording.style == "compact" else self._style.stop
-            return Question(prompt.text, prompt.opening, tuple(stop))
+            return Question(prompt.text, prompt.opening, ("\n```\n",) if self.wording.style == COMPACT else prompt.stop)
         text = self._shots + fill(self.wording.text, problem.fields)
         opening = fill(self.wording.prefill, problem.fields)
         if self.wording.chat:

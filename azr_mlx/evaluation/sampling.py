@@ -29,7 +29,7 @@ class SamplingPolicy(Protocol):
         names: Sequence[int] = (),
     ) -> Iterator[tuple[int, int, Rollout]]: ...  # fmt: skip
 
-    def render_chat(self, user_text: str, prefill: str = "") -> str: ...
+    def render_chat(self, user_text: str, prefill: str = "", earlier: Sequence[tuple[str, str]] = ()) -> str: ...
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from azr_mlx import __version__
+from azr_mlx.config import load_style
 from azr_mlx.export.check import Check
 from azr_mlx.export.formats import DTYPES
 from azr_mlx.export.source import AdapterSource
@@ -69,6 +70,7 @@ def manifest_facts(
         "licence": matter.get("license_name") or matter.get("license") or "unknown",
         "licence_link": matter.get("license_link"),
         "style": s.model.style if source.run else None,
+        "tags": bool(source.run) and load_style(s.model.style).tags,
         "run": source.run.name if source.run else None,
         "step": source.step,
         "lora": {"rank": s.lora.rank, "scale": s.lora.scale, "layers": s.lora.layers, "keys": list(s.lora.keys)},
@@ -207,7 +209,7 @@ def _caveats(facts: Mapping[str, Any]) -> str:
             "The adapter was trained on the quantized model. On the full-precision base it is nearly, not exactly, the "
             "policy that was trained; the format `base` of the export is the exact counterpart."
         )
-    if facts["style"] == "r1":
+    if facts["tags"]:
         lines.append(
             "The model was trained to read `<think>` and `<answer>` tags as ordinary text"
             + (": keep the tokenizer's own think tokens out of prompts." if facts["format"] == "mlx"

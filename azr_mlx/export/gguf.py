@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from azr_mlx.config import load_style
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.export.fused import Tensor, fused_tensors
 from azr_mlx.export.peft import adapted
@@ -130,7 +131,7 @@ def write_adapter(policy: Any, path: Path, name: str, origin: str = "") -> None:
 def modelfile(policy: Any, file: str) -> str:
     """What `ollama create NAME -f Modelfile` reads. A base model gets its prompt as it is, without a chat template."""
     lines = [f"FROM ./{file}"]
-    if policy.config.style != "chat":
+    if not load_style(policy.config.style).chat:
         lines.append('TEMPLATE """{{ .Prompt }}"""')
     for token in sorted(policy.stop_tokens):
         lines.append(f"PARAMETER stop {json.dumps(policy.decode([token]), ensure_ascii=False)}")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from azr_mlx.config import load_style
 from azr_mlx.model import weights
 
 
@@ -18,7 +19,7 @@ def write_tokenizer(policy: Any, folder: Path) -> None:
     from azr_mlx.model.policy import TAGS
 
     weights.copy_files(policy.folder, folder, weights.TOKENIZER_FILES)
-    if policy.config.style != "r1":
+    if not load_style(policy.config.style).tags:
         return
 
     def without(value: Any) -> Any:

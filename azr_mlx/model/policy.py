@@ -89,7 +89,7 @@ class GenerationSession:
             self._policy.check_length(len(tokens) + limit)
             self._numbers[name] = len(self._submitted)
             self._submitted.append((prompt, tokens))
-            requests += [sampler.Request(tokens, (name, j), limit) for j in range(count)]
+            requests += [sampler.Request(tokens, (name, j), limit, prompt.stop) for j in range(count)]
         self._rows += len(requests)
         self._decoder.add(requests)
 
@@ -162,7 +162,7 @@ class Policy:
         self.weights_version = 0  # grows whenever the adapters change
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
-        self._plain_text = self._tokenizer_without_tags() if model_config.style == "r1" else None
+        self._plain_text = self._tokenizer_without_tags() if config.load_style(model_config.style).tags else None
         self._ends_stop: dict[tuple[str, ...], dict[int, bool]] = {}
 
     @classmethod
@@ -205,15 +205,17 @@ class Policy:
         """Token ids to text, special tokens included."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def render_chat(self, user_text: str, prefill: str = "") -> str:
-        """A conversation of one user message in the model's chat template, with the reply begun by `prefill`.
+    def render_chat(self, user_text: str, prefill: str = "", earlier: Sequence[tuple[str, str]] = ()) -> str:
+        """A conversation in the model's chat template: questions and replies `earlier`, a user message, and the
+        beginning of its reply (`prefill`).
 
         Raises ValueError when the tokenizer has no chat template.
         """
         if not self.tokenizer.has_chat_template:
-            raise ValueError(f"{self.config.id} has no chat template: use model.style r1 or compact")
+            raise ValueError(f"{self.config.id} has no chat template: use model.style r1, text-direct or compact")
+        spoken = [text for turn in earlier for text in turn]
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": user_text}],
+            [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate([*spoken, user_text])],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=self.config.thinking,
@@ -256,9 +258,9 @@ class Policy:
 
         n: of all prompts, or one number each. seed: words such as (run seed, step, phase). The draw of a token is
         keyed by them, both indices and the position. max_tokens: of all prompts, or one number each. temperature 0 is
-        greedy. stop: texts that end a completion; they stay in it. progress: called with (rows finished, rows in all,
-        tokens written) as rows end. names: the numbers that key the prompts' draws, each once, where a prompt's index
-        will not do: a part of the prompts then gives the same samples as all of them.
+        greedy. stop: texts that end every completion, beside those of its prompt; they stay in it. progress: called
+        with (rows finished, rows in all, tokens written) as rows end. names: the numbers that key the prompts' draws,
+        each once, where a prompt's index will not do: a part of the prompts then gives the same samples as all of them.
         """
         session = self.generate(seed=seed, temperature=temperature, top_p=top_p, stop=stop, progress=progress)
         session.submit(prompts, n, max_tokens=max_tokens, names=names)

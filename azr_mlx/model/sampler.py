@@ -39,6 +39,9 @@ SHORTEST_PREFIX = 32
 MOST_PREFIXES = 12
 
 
+StopText = Callable[[Sequence[int]], bool]  # whether a row's last token completed a text that ends it
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One completion to write. `key` names it among all requests of a call: its samples depend on nothing else."""
@@ -46,6 +49,7 @@ class Request:
     prompt: tuple[int, ...]
     key: tuple[int, ...]
     max_tokens: int
+    stop: tuple[str, ...] = ()  # texts that end it, beside those of the call
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -107,7 +111,7 @@ def generate(
     max_rows: int = 64,
     kv_bytes: int = 0,
     stop_tokens: Iterable[int] = (),
-    stop_text: Callable[[Sequence[int]], bool] | None = None,
+    stop_text: StopText | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
     count: Count | None = None,
@@ -137,7 +141,10 @@ def generate(
 
 
 class Decoder:
-    """Rows being written. `add` may be called between steps; `step` writes one token of every live row."""
+    """Rows being written. `add` may be called between steps; `step` writes one token of every live row.
+
+    stop_texts: what makes a `stop_text` of a request's own texts.
+    """
 
     def __init__(
         self,
@@ -147,7 +154,8 @@ class Decoder:
         max_rows: int = 64,
         kv_bytes: int = 0,
         stop_tokens: Iterable[int] = (),
-        stop_text: Callable[[Sequence[int]], bool] | None = None,
+        stop_text: StopText | None = None,
+        stop_texts: Callable[[tuple[str, ...]], StopText | None] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
         count: Count | None = None,
@@ -170,6 +178,8 @@ class Decoder:
         self.token_bytes, self.row_bytes = self.backbone.cache_bytes() if kv_bytes else (0, 0)
         self.stop_tokens = frozenset(stop_tokens)
         self.stop_text = stop_text
+        self.stop_texts = stop_texts
+        self._own_stops: dict[tuple[str, ...], StopText | None] = {}
         self.temperature = temperature
         self.top_p = top_p
         self.count = count if count is not None else Count()
@@ -221,11 +231,18 @@ class Decoder:
     def _stop(self, row: _Row, token: int) -> Stop | None:
         if token in self.stop_tokens:
             return Stop.EOS
-        if self.stop_text is not None and self.stop_text(row.tokens):
+        if any(ends is not None and ends(row.tokens) for ends in (self.stop_text, self._own_stop(row.request.stop))):
             return Stop.TEXT
         if len(row.tokens) >= row.request.max_tokens:
             return Stop.LENGTH
         return None
+
+    def _own_stop(self, texts: tuple[str, ...]) -> StopText | None:
+        if not texts or self.stop_texts is None:
+            return None
+        if texts not in self._own_stops:
+            self._own_stops[texts] = self.stop_texts(texts)
+        return self._own_stops[texts]
 
     # Decoding ---------------------------------------------------------------------------------------------------
 

@@ -99,8 +99,8 @@ class WritingItem:
         """A decoder with the present weights and these settings; it has got the requests."""
         decoder = sampler.Decoder(
             model.acting(), seed=self.seed, max_rows=self.max_rows, kv_bytes=self.kv_bytes,
-            stop_tokens=model.stop_tokens, stop_text=model.stop_text(self.stop), temperature=self.temperature,
-            top_p=self.top_p, count=count, prefixes=model.prefixes(), tile=self.tile,
+            stop_tokens=model.stop_tokens, stop_text=model.stop_text(self.stop), stop_texts=model.stop_text,
+            temperature=self.temperature, top_p=self.top_p, count=count, prefixes=model.prefixes(), tile=self.tile,
         )  # fmt: skip
         decoder.add(self.requests)
         return decoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from azr_mlx.config import Config
@@ -22,7 +22,7 @@ class PromptWriter(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def render_chat(self, user_text: str, prefill: str = "") -> str: ...
+    def render_chat(self, user_text: str, prefill: str = "", earlier: Sequence[tuple[str, str]] = ()) -> str: ...
 
 
 def solver(settings: Config, policy: PromptWriter, executor: Executor) -> Solver:

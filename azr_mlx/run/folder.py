@@ -1,6 +1,7 @@
 """The folder of a run: the only place that knows what its files are called, and how they are written and read.
 
 config.yaml      the resolved configuration
+prompt_style.yaml  the prompt style, where it is a file of the person's own
 versions.json    what the result depends on
 metrics.jsonl    one row a step: what the seed determines
 timings.jsonl    one row a step: seconds and bytes, which it does not
@@ -18,6 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
+        self.style = self.path / "prompt_style.yaml"
         self.versions = self.path / "versions.json"
         self.metrics = self.path / "metrics.jsonl"
         self.timings = self.path / "timings.jsonl"
@@ -93,7 +96,30 @@ class RunFolder:
         """The configuration that the run was begun with; None before its first start."""
         return config.load(self.config) if self.config.is_file() else None
 
+    def with_own_style(self, settings: config.Config) -> config.Config:
+        """The settings with a prompt style that is a file replaced by the run's copy of it, which is made at the start.
+
+        What is learned depends on every letter of it. Raises ConfigError for one that is not right, UsageError for one
+        that is no longer what the run was begun with.
+        """
+        name = settings.model.style
+        config.load_style(name)
+        if name in config.style_names():
+            return settings
+        text = config.find_style(name).read_text(encoding="utf-8")
+        if not self.style.is_file():
+            with plain_errors(f"run folder {self}"):
+                write_text(self.style, text)
+        elif text != self.style.read_text(encoding="utf-8"):
+            raise UsageError(
+                f"{self} cannot go on with another prompt style: {name} has changed since, {self.style.name} in the "
+                "run folder is the old one"
+            )
+        return replace(settings, model=replace(settings.model, style=str(self.style)))
+
     def write_settings(self, settings: config.Config, versions: Mapping[str, str]) -> None:
+        if settings.model.style == str(self.style):  # beside the configuration, wherever the folder is moved to
+            settings = replace(settings, model=replace(settings.model, style=self.style.name))
         with plain_errors(f"run folder {self}"):
             write_text(self.config, config.dump(settings))
             write_text(self.versions, json.dumps(dict(versions), indent=1))

@@ -199,9 +199,8 @@ class HeldOut:
         right, cut, malformed = [0] * len(self.tasks), 0, 0
         with self.phase("probe", len(self.tasks) * n) as progress:
             session = self.policy.generate(
-                seed=(self.config.seed, 0, PHASES.index("probe")), temperature=temperature,
-                stop=self.solver.style.stop, progress=progress,
-            )  # fmt: skip
+                seed=(self.config.seed, 0, PHASES.index("probe")), temperature=temperature, progress=progress
+            )
             prompts = [self.solver.ask(task) for task in self.tasks]
             session.submit(prompts, n, max_tokens=self.config.sampling.solve_tokens)
             pending = []

@@ -26,6 +26,7 @@ from azr_mlx.run import forecast, supervisor
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
 from azr_mlx.run.wakefulness import SleepWatch, awake
+from azr_mlx.selfplay.prompts import check_fields
 from azr_mlx.versions import result_versions
 
 if TYPE_CHECKING:  # importing these imports MLX
@@ -58,6 +59,8 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(folder.lock())
         saved = folder.settings()
+        settings = folder.with_own_style(settings)
+        check_fields(config.load_style(settings.model.style))
         start = folder.latest() if resume is not None else None
         if saved is not None and resume is not None:
             _check_changes(saved, settings, folder)
@@ -455,7 +458,9 @@ class Session:
             latest = self.folder.checkpoint(self.state.best["step"])
         azr, model, newest = program("azr"), shlex.quote(self.settings.model.id), paths.typed(latest) if latest else ""
         prompt = (
-            "def f(a):" if self.settings.model.style != "chat" else "Write a Python function that adds two numbers."
+            "def f(a):"
+            if not config.load_style(self.settings.model.style).chat
+            else "Write a Python function that adds two numbers."
         )
         # azr finds a model that comes with it by its name, mlx_lm needs the path.
         there = paths.typed(self.settings.model.id)

@@ -59,7 +59,7 @@ class SelfPlay:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        return self.proposer.style.stop
+        return ()  # each prompt has its own
 
     def tasks(self) -> Mapping[Kind, list[Task]]:
         return {kind: self.buffer.tasks(kind) for kind in self.kinds}
@@ -110,20 +110,24 @@ class SelfPlay:
 
     # What is written --------------------------------------------------------------------------------------------
 
-    def proposal(self, prompt: Prompt, step: int, count: int = 1) -> SampleRequest:
-        """The request for `count` proposals; the tasks that they may be carry `step`."""
+    def proposal(self, prompt: Prompt, step: int, count: int = 1, tags: bool = True) -> SampleRequest:
+        """The request for `count` proposals; the tasks that they may be carry `step`. `tags`: see `Proposer.judge`."""
 
         def judge(rollout: Rollout) -> PendingVerdict:
-            return once(self.proposer.judge(rollout, step))
+            return once(self.proposer.judge(rollout, step, tags))
 
         return SampleRequest(prompt, Purpose.PROPOSAL, judge, self.config.sampling.propose_tokens, count)
 
     def solution(
         self, task: Task, purpose: Purpose, count: int, proposal: tuple[int, int] | None = None
     ) -> SampleRequest:
-        """The request for `count` solutions of a task."""
+        """The request for `count` solutions of a task. Its difficulty is measured without tags, as in the released code."""
+
+        def judge(rollout: Rollout) -> PendingVerdict:
+            return self.solver.judge(rollout, tags=purpose is not Purpose.ATTEMPT)
+
         limit = self.config.sampling.solve_tokens
-        return SampleRequest(self.solver.ask(task), purpose, self.solver.judge, limit, count, proposal)
+        return SampleRequest(self.solver.ask(task), purpose, judge, limit, count, proposal)
 
     def proposal_requests(self, step: int) -> list[SampleRequest]:
         group = self.config.batch.propose_group
@@ -274,7 +278,7 @@ class SelfPlay:
         count = max(self.config.batch.proposals, self.config.sampling.max_rows // (2 * len(kinds)))
         with writer.generate("seed", step) as stream:
             stream.submit(
-                self.proposal(prompt, step)
+                self.proposal(prompt, step, tags=False)  # as in the released code
                 for kind in kinds
                 for prompt in self.proposal_prompts(kind, count, step, "seed")
             )

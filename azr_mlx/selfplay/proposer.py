@@ -43,15 +43,17 @@ class Proposer:
             kind, source=buffer.program(rng, self.settings.draw), cases=self.settings.induction_pairs
         )
 
-    def judge(self, rollout: Rollout, step: int = -1) -> PendingVerdict:
+    def judge(self, rollout: Rollout, step: int = -1, tags: bool = True) -> PendingVerdict:
         """Whether a proposal is a task: parsed, within the rules, run twice, plain data. The task carries `step`.
 
-        What can be refused by reading is refused at once; the rest runs while the caller goes on.
+        What can be refused by reading is refused at once; the rest runs while the caller goes on. tags False: the whole
+        reply is read, with or without the sections of a style that has them (so are seeds in AZR's released code).
         """
         reply, prompt, kind = rollout.reply, rollout.prompt, kind_of(rollout.prompt)
-        if self.style.tags and not parsing.well_formed(reply):
+        tags = tags and self.style.tags
+        if tags and not parsing.well_formed(reply):
             return _refused("bad tags")
-        answer = parsing.answer_section(reply) if self.style.tags else reply
+        answer = parsing.answer_section(reply) if tags else reply
         context = ProposalContext(prompt.references, prompt.task, self.settings.induction_pairs)
         try:
             draft = kind.parse_proposal(answer, context)
@@ -74,6 +76,8 @@ class Proposer:
             return "bad input"
         if not boundary.encodable(draft.program, draft.message, *draft.inputs):
             return "not a text"  # no tokenizer would take the task's prompt
+        if self.style.shown and kind.chooses_program and rules.normalised_key(draft.program) in self.style.shown:
+            return "copied example"
         why = kind.refuse(draft)
         if why is not None:
             return why

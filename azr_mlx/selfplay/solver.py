@@ -7,7 +7,7 @@ compared here, with Python's `==` on plain data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from azr_mlx.executor import Executor
 from azr_mlx.selfplay import parsing
@@ -17,6 +17,7 @@ from azr_mlx.selfplay.task_kind import settled
 from azr_mlx.types import PendingVerdict, Prompt, Rollout, Task, Verdict
 
 MALFORMED = Verdict(False, False, "no answer block")
+BAD_TAGS = Verdict(False, False, "bad tags")
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,26 @@ class Solver:
         """Drop the verdicts kept for equal answers; between steps they only cost memory."""
         self._known.clear()
 
-    def judge(self, rollout: Rollout) -> PendingVerdict:
-        """Whether the reply to a task is well formed and right. What its kind has to run, runs at once."""
+    def judge(self, rollout: Rollout, tags: bool = True) -> PendingVerdict:
+        """Whether the reply to a task is well formed and right. What its kind has to run, runs at once.
+
+        tags False: in a style with tags a reply may be right although its sections are not well formed. It is still
+        not valid, so that practice pays for the form, and a task is as hard as its answers say (AZR's released code
+        measures difficulty so).
+        """
         task = rollout.prompt.task
         if task is None:
             raise ValueError("a solver prompt carries its task")
         reply, kind = rollout.reply, KINDS[task.kind]
-        if self.style.tags and not parsing.well_formed(reply):
-            return settled(Verdict(False, False, "bad tags"))
+        formed = not self.style.tags or parsing.well_formed(reply)
+        if not formed and tags:
+            return settled(BAD_TAGS)
         section = parsing.answer_section(reply) if self.style.tags else reply
-        answer = kind.parse_answer(section, self.style.tags)
+        answer = kind.parse_answer(section, self.style.tags) if section or formed else None
         if answer is None:
-            return settled(MALFORMED)
-        return self._once(task, answer, lambda: kind.verify(task, answer, self.executor))
+            return settled(MALFORMED if formed else BAD_TAGS)
+        pending = self._once(task, answer, lambda: kind.verify(task, answer, self.executor))
+        return pending if formed else lambda: replace(pending(), valid=False, why=BAD_TAGS.why)
 
     def _once(self, task: Task, answer: str, judge: Callable[[], PendingVerdict]) -> PendingVerdict:
         name = (str(task.kind), f"{task.program}\0{task.cases}", answer)

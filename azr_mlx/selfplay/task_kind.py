@@ -6,6 +6,9 @@ solver, the prompt styles, the buffer, the metrics and the report ask that modul
     propose_*, parse_proposal, refuse, programs, make_task     from a prompt to a task that Python has confirmed
     solve_*, parse_answer, verify                              from a task to a verdict on an answer
 
+Wordings are templates with fields in braces: a prompt style (`azr_mlx.selfplay.prompts`) takes a kind's own wording or
+words it anew, and fills in the same fields.
+
 Model text comes in through `parse_*` and is only cut and matched there. What is run, is run by the executor.
 """
 
@@ -91,6 +94,9 @@ class TaskKind(ABC):
     propose_opening: ClassVar[str]
     solve_opening: ClassVar[str]
     answer: ClassVar[str]  # the label of the block that holds an answer
+    # The kind's own wordings, for styles that have none for it. The field {rules} says what a program may do.
+    propose_wording: ClassVar[str]
+    solve_wording: ClassVar[str]
 
     @property
     def one_case_of_own_program(self) -> bool:
@@ -111,8 +117,12 @@ class TaskKind(ABC):
     # Proposing --------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def propose_text(self, context: ProposalContext, rules: str) -> str:
-        """The prompt template of a proposal, filled in; `rules` says what a program may do."""
+    def propose_fields(self, context: ProposalContext) -> dict[str, str]:
+        """What a wording of a proposal may name in braces, beside {rules}."""
+
+    @abstractmethod
+    def proposed_reply(self, task: Task) -> str:
+        """The blocks of a reply that proposes this task: how an example is shown to a proposer."""
 
     @abstractmethod
     def propose_blocks(self, context: ProposalContext) -> str:
@@ -137,8 +147,12 @@ class TaskKind(ABC):
     # Solving ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def solve_text(self, task: Task, rules: str) -> str:
-        """The prompt template of a task to solve, filled in; `rules` says what a program may do."""
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        """What a wording of a task to solve may name in braces, beside {rules}."""
+
+    def solved(self, task: Task) -> str:
+        """The blocks of a right reply: how an example is shown to a solver. "" when the task does not hold one."""
+        return ""
 
     @abstractmethod
     def solve_blocks(self, task: Task) -> str:
@@ -153,24 +167,47 @@ class TaskKind(ABC):
         """Whether the answer is right. The gold outputs never leave this process."""
 
 
+# The form is shown with placeholders: a small model copies a complete program, and a copy is no new task.
+PROPOSE_TRIPLET = """\
+Invent a new Python function and one input for it, so that {challenge}. It should take several steps of careful
+reasoning: track state through transformations, combine algorithms or data structures, use control flow, recursion,
+dynamic programming, or an idea of your own. The task should be hard, but not impossible, and unlike the examples.
+
+{rules}
+
+Give the code in a ```python block and the arguments of one call, separated by commas, in an ```input block:
+
+```python
+def f(<arguments>):
+    <your code>
+```
+```input
+<the arguments of one call>
+```
+{references}"""
+
+
 class TripletKind(TaskKind):
     """A kind whose tasks are one program of the proposer's own with one input; a member of the triplet is hidden."""
 
     chooses_program = True
     propose_opening = "python"
     proposed = "a program and an input"
-    challenge: ClassVar[str]  # what a solver has to do, for the prompt template
+    propose_wording = PROPOSE_TRIPLET
+    challenge: ClassVar[str]  # what a solver has to do, for the wording
 
     def seeds(self, cases: int) -> list[Task]:
         return [Task(self.kind, IDENTITY, (Case('"Hello world"', "'Hello world'"),))]
 
-    def propose_text(self, context: ProposalContext, rules: str) -> str:
-        text = PROPOSE_TRIPLET.format(challenge=self.challenge, rules=rules)
-        if context.references:
-            text += "\n### Examples to differ from\n"
-        for number, task in enumerate(context.references):
-            text += f"<snippet_{number}>\n{triplet(task)}</snippet_{number}>\n"
-        return text
+    def propose_fields(self, context: ProposalContext) -> dict[str, str]:
+        references = "".join(map(self.proposed_reply, context.references))
+        return {
+            "challenge": self.challenge,
+            "references": f"\n### Examples to differ from\n\n{references}" if references else "",
+        }
+
+    def proposed_reply(self, task: Task) -> str:
+        return block("python", task.program) + block("input", task.cases[0].input)
 
     def propose_blocks(self, context: ProposalContext) -> str:
         return "".join(map(triplet, context.references)) + "new\n"
@@ -186,34 +223,6 @@ class TripletKind(TaskKind):
         if not tags and not parsing.blocks(answer, self.answer):
             return None
         return parsing.solver_value(answer, self.answer)
-
-
-PROPOSE_TRIPLET = """\
-## Task: invent a new Python function and one input for it
-
-Write a function that is unlike the examples below, with one matching input, so that {challenge}. It should take several
-steps of careful reasoning: track state through transformations, combine algorithms or data structures, use control
-flow, recursion, dynamic programming, or an idea of your own.
-
-{rules}
-
-Rules for the input: exactly one argument list for `f`, arguments separated by commas, strings in quotes.
-
-You are judged on three things: the code runs and is valid; the task is hard, but not impossible, for the solver; it
-differs from the examples.
-
-First plan what makes the task hard. Then give the code in a ```python block and the input in an ```input block, like
-this:
-
-```python
-def f(name, info):
-    label = name.upper() + str(len(info))
-    return label[::-1]
-```
-```input
-'ada', {{'born': 1815}}
-```
-"""
 
 
 def triplet(task: Task) -> str:

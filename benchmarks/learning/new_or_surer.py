@@ -56,9 +56,7 @@ def right_answers(
     prompts, right = [solver.ask(task) for task in tasks], [0] * len(tasks)
     pending = [
         (i, solver.judge(rollout))
-        for i, _, rollout in policy.sample(
-            prompts, samples, seed=(seed,), temperature=1.0, max_tokens=max_tokens, stop=solver.style.stop
-        )
+        for i, _, rollout in policy.sample(prompts, samples, seed=(seed,), temperature=1.0, max_tokens=max_tokens)
     ]
     for i, verdict in pending:
         right[i] += verdict().correct

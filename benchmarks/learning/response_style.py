@@ -44,7 +44,7 @@ def habit(policy: Policy, solver: Solver, tasks: Sequence[Task], max_tokens: int
     right: dict[bool, list[bool]] = {True: [], False: []}
     tokens: dict[bool, list[int]] = {True: [], False: []}
     prompts = [solver.ask(task) for task in tasks]
-    for _, _, rollout in policy.sample(prompts, SAMPLES, seed=(0,), max_tokens=max_tokens, stop=solver.style.stop):
+    for _, _, rollout in policy.sample(prompts, SAMPLES, seed=(0,), max_tokens=max_tokens):
         worked = not rollout.reply.startswith("```")
         right[worked].append(solver.judge(rollout)().correct)
         tokens[worked].append(len(rollout.completion.tokens))

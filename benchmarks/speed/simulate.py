@@ -46,10 +46,11 @@ SPREAD = 0.6  # of the logarithm of a length
 FILL = "We go through the list one value at a time and keep the running state in mind before we look at the next one . "
 
 
-def chat(text: str, prefill: str = "") -> str:
+def chat(text: str, prefill: str = "", earlier: Sequence[tuple[str, str]] = ()) -> str:
     """The chat template of Qwen 2.5."""
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    return f"{system}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{prefill}"
+    said = "".join(f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{a}<|im_end|>\n" for q, a in earlier)
+    return f"{system}{said}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{prefill}"
 
 
 @dataclass

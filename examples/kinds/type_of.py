@@ -14,12 +14,10 @@ from azr_mlx.selfplay.task_kind import RIGHT, WRONG, TripletKind, block, settled
 from azr_mlx.types import Kind, PendingVerdict, Task
 
 SOLVE = """\
-## Task: find the type
-
 Which type does the value have that the function `f` returns for the given input? Give its name in a ```type block, as
 Python's type(value).__name__ has it.
 
-{program}{given}"""
+{program}{input}"""
 
 
 class TypeOf(TripletKind):
@@ -32,9 +30,10 @@ class TypeOf(TripletKind):
     challenge = "a test-taker who sees the code and the input must say which type comes out"
     solve_opening = "type"
     answer = "type"
+    solve_wording = SOLVE
 
-    def solve_text(self, task: Task, rules: str) -> str:
-        return SOLVE.format(program=block("python", task.program), given=block("input", task.cases[0].input))
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        return {"program": block("python", task.program), "input": block("input", task.cases[0].input)}
 
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("input", task.cases[0].input)

@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten
 from azr_mlx import types
 from azr_mlx.model import cpu_kernels
 from azr_mlx.model.weights import ModelNotFound
+from azr_mlx.types import Kind, Role
 from tests.model.conftest import prompt
 
 PROMPTS = [prompt(text) for text in ("a", "def f(x):", "a much longer prompt, which goes on")]
@@ -322,6 +323,28 @@ def test_chat_template_is_applied_without_thinking_unless_asked(load):
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n```"
     )
     assert load(thinking=True).render_chat("Hi").endswith("<|im_start|>assistant\n")
+
+
+def test_a_conversation_has_its_earlier_turns_in_the_template(load):
+    assert load(thinking=True).render_chat("C", "```", [("A", "B")]) == (
+        "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n"
+        "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n```"
+    )
+
+
+def test_each_prompt_ends_its_completions_with_its_own_stop_texts(load):
+    policy = load()
+    (free,) = policy.sample_all([prompt("a")], 1, seed=(3,), max_tokens=20)
+    first, later = (free[0].completion.text[i] for i in (3, 9))
+    prompts = [types.Prompt(Role.SOLVE, Kind.DEDUCTION, "a", stop=stop) for stop in ((first,), (), (later,))]
+    session = policy.generate(seed=(3,))
+    session.submit(prompts, max_tokens=20, names=(0, 1, 2))
+    written = {number: rollout.completion for number, _, rollout in session}
+    for number, end in ((0, first), (2, later)):
+        assert written[number].stop is types.Stop.TEXT or end not in written[number].text
+        assert end not in written[number].text[:-1]
+    assert written[0].text == free[0].completion.text[: free[0].completion.text.index(first) + 1]
+    assert written[1].stop is not types.Stop.TEXT
 
 
 def test_think_tags_are_plain_text_for_base_models_and_tokens_for_others(load):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from azr_mlx import config
-from azr_mlx.errors import AzrError
+from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.executor import Executor
 from azr_mlx.export import find_source
 from azr_mlx.run.folder import RunFolder
@@ -225,3 +225,20 @@ def test_pressure_and_sleep_are_told_between_steps(tmp_path, executor, capsys):
     assert session.policy.sampling.max_rows == rows // 2
     assert f"note: memory pressure is critical: {rows // 2} rows at a time" in said
     assert "note: the machine slept for 42 minutes; no step counts them" in said
+
+
+def test_a_run_keeps_the_prompt_style_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Its own copy counts, wherever the folder is moved to; another text is another run."""
+    mine, folder = tmp_path / "mine.yaml", RunFolder(tmp_path / "run")
+    mine.write_text("turns: {question: '{text}'}\nopening: a\n")
+    folder.path.mkdir()
+    settings = folder.with_own_style(config.load(None, [f"model.style={mine}"]))
+    folder.write_settings(settings, {})
+    moved = RunFolder(folder.path.rename(tmp_path / "moved"))
+    mine.write_text("turns: {question: '{text}'}\nopening: b\n")
+    kept = moved.settings()
+    assert kept is not None
+    assert config.load_style(kept.model.style).opening == "a"
+    assert moved.with_own_style(kept) == kept
+    with pytest.raises(UsageError, match=r"another prompt style: .*mine\.yaml has changed"):
+        moved.with_own_style(config.load(None, [f"model.style={mine}"]))

@@ -15,7 +15,7 @@ from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.advantages import Running, advantages, whiten
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.kinds.deduction import judge_output
-from azr_mlx.selfplay.prompts import R1, Compact, PromptTemplates
+from azr_mlx.selfplay.prompts import Compact, make_style
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
 from azr_mlx.selfplay.solver import Solver
@@ -28,7 +28,7 @@ CASES = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exi
 pytestmark = pytest.mark.skipif(not CASES, reason="the conformance cases are not beside the repository")
 
 PAPER = config.RewardConfig(unlearnable=0.0)
-R1_STYLE = R1(PromptTemplates(5.0, ("math",)))
+R1_STYLE = make_style("r1", seconds=5.0, modules=("math",))
 
 TEN_INPUTS = ProposalContext(source=Task(Kind.DEDUCTION, "", ()), cases=10)
 

@@ -16,14 +16,19 @@ from azr_mlx import config
 from azr_mlx.selfplay import kinds
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.kinds.__main__ import document
-from azr_mlx.selfplay.prompts import R1, Chat, Compact, PromptTemplates, Style
+from azr_mlx.selfplay.prompts import Style, make_style
 from azr_mlx.selfplay.task_buffer import Buffer, from_row, seed_tasks, to_row
 from azr_mlx.types import Case, Kind, Role, Task
 
-TEMPLATES = PromptTemplates(5.0, ("math",))
-STYLES: tuple[Style, ...] = (Compact(), R1(TEMPLATES), Chat(TEMPLATES, lambda text: f"<user>{text}<assistant>"))
+STYLES = {
+    name: make_style(
+        name, seconds=5.0, modules=("math",),
+        render=lambda text, opening, turns: "".join(f"<user>{q}<assistant>{a}" for q, a in [*turns, (text, opening)]),
+    )
+    for name in config.style_names()
+}  # fmt: skip
 every_kind = pytest.mark.parametrize("kind", Kind)
-every_style = pytest.mark.parametrize("style", STYLES, ids=lambda style: type(style).__name__)
+every_style = pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 
 
 def test_the_kinds_of_the_paper_come_first_and_are_the_default() -> None:

@@ -11,14 +11,14 @@ from azr_mlx.executor import Executor, boundary, rules, values
 from azr_mlx.run import metrics
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.kinds.deduction import judge_output
-from azr_mlx.selfplay.prompts import R1, Compact, PromptTemplates
+from azr_mlx.selfplay.prompts import Compact, make_style
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import flaw, seed_tasks
 from azr_mlx.types import Case, Completion, Kind, Prompt, Role, Rollout, Stop, Task, Verdict
 
 STYLE = Compact()
-TAGS = R1(PromptTemplates(5.0, ("math",)))
+TAGS = make_style("r1", seconds=5.0, modules=("math",))
 PAPER = tuple(map(Kind, config.TasksConfig().kinds))  # the default
 SQUARE = Task(Kind.ABDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
 NUMBER = Task(Kind.DEDUCTION, "def f(x):\n    return x * x", (Case("4", "16"),))
@@ -248,16 +248,19 @@ def test_equal_answers_run_once(executor):
 @pytest.mark.parametrize(
     ("task", "end"),
     [
-        (Task(Kind.DEDUCTION, SQUARE.program, SQUARE.cases), "### Your turn\n\n```python\n{}\n```\n```input\n4\n```\n"),
-        (SQUARE, "### Your turn\n\n```python\n{}\n```\n```output\n16\n```\n"),
-        (DOUBLE, "```input_2\n2\n```\n```output_2\n4\n```\n```message\ndouble\n```\n"),
+        (
+            Task(Kind.DEDUCTION, SQUARE.program, SQUARE.cases),
+            "### Your turn\n\n```python\n{}\n```\n```input\n4\n```\nAssistant: <think>",
+        ),
+        (SQUARE, "### Your turn\n\n```python\n{}\n```\n```output\n16\n```\nAssistant: <think>"),
+        (DOUBLE, "f(2) == 4\n```\n```message\ndouble\n```\nAssistant: <think>"),
     ],
     ids=lambda value: str(value.kind) if isinstance(value, Task) else "",
 )
 def test_a_solver_reads_its_task_last(task, end):
-    text = TAGS.templates.solve(task)
+    text = TAGS.solve(task).text
     assert text.endswith(end.format(task.program))
-    assert text.index("xample") < text.index("### Your turn")
+    assert text.index("```python") < text.index("### Your turn")
 
 
 @pytest.mark.parametrize("role", Role)

@@ -21,7 +21,7 @@ from azr_mlx.run import metrics
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.kinds.repair import one_fault
-from azr_mlx.selfplay.prompts import R1, Chat, Compact, PromptTemplates, Style
+from azr_mlx.selfplay.prompts import Style, make_style
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.solver import Solver
 from azr_mlx.selfplay.task_buffer import seed_tasks, to_row
@@ -39,9 +39,14 @@ SOURCE = Task(Kind.DEDUCTION, LARGER, (Case("1, 2", "2"),))
 INPUTS = ("3, 3", "1, 2", "5, 4", "7, 7")
 TASK = Task(REPAIR, FAULTY, (Case("1, 2", "2"), Case("3, 3", "3"), Case("7, 7", "7"), Case("5, 4", "5")), step=3)
 
-TEMPLATES = PromptTemplates(5.0, ("math",))
-STYLES: tuple[Style, ...] = (Compact(), R1(TEMPLATES), Chat(TEMPLATES, lambda text: f"<user>{text}<assistant>"))
-every_style = pytest.mark.parametrize("style", STYLES, ids=lambda style: type(style).__name__)
+STYLES = {
+    name: make_style(
+        name, seconds=5.0, modules=("math",),
+        render=lambda text, opening, turns: "".join(f"<user>{q}<assistant>{a}" for q, a in [*turns, (text, opening)]),
+    )
+    for name in config.style_names()
+}  # fmt: skip
+every_style = pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +61,16 @@ def says(style: Style, prompt: Prompt, text: str) -> Rollout:
     return Rollout(prompt, (), Completion((), (), reply.removeprefix(prompt.opening), Stop.EOS))
 
 
-def proposed(executor: Executor, program: str, inputs: tuple[str, ...] = INPUTS, style: Style = STYLES[0]) -> Verdict:
+def proposed(
+    executor: Executor, program: str, inputs: tuple[str, ...] = INPUTS, style: Style = STYLES["compact"]
+) -> Verdict:
     prompt = style.propose(REPAIR, source=SOURCE, cases=4)
     assert LARGER in prompt.text
     reply = f"```python\n{program}\n```\n" + "".join(f"```input\n{text}\n```\n" for text in inputs)
     return Proposer(style, executor, config.TasksConfig(induction_pairs=4)).judge(says(style, prompt, reply), step=3)()
 
 
-def solved(executor: Executor, program: str, style: Style = STYLES[0]) -> Verdict:
+def solved(executor: Executor, program: str, style: Style = STYLES["compact"]) -> Verdict:
     solver = Solver(style, executor)
     return solver.judge(says(style, solver.ask(TASK), f"```python\n{program}\n```\n"))()
 
@@ -144,8 +151,8 @@ def test_an_answer_is_right_on_shown_and_hidden_cases_or_wrong(executor, style, 
 
 
 def test_an_answer_without_its_block_is_malformed(executor):
-    solver = Solver(STYLES[2], executor)
-    assert solver.judge(says(STYLES[2], solver.ask(TASK), LARGER))().why == "no answer block"
+    solver = Solver(STYLES["chat"], executor)
+    assert solver.judge(says(STYLES["chat"], solver.ask(TASK), LARGER))().why == "no answer block"
 
 
 def test_the_first_task_has_a_fault_that_its_first_and_last_case_show(executor):

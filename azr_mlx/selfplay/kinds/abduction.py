@@ -9,10 +9,8 @@ from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 
 # The example stands before the task, so that the task is what was read last (as in a deduction).
 SOLVE = """\
-## Task: find an input
-
 Work out, step by step, an input for which the function `f` returns the given output. Any input that does so is right.
-Give it in an ```input block, as the argument list of one call: arguments separated by commas, strings in quotes.
+Then give it in an ```input block, as the argument list of one call: arguments separated by commas, strings in quotes.
 
 ### Example
 
@@ -30,7 +28,7 @@ Answer:
 
 ### Your turn
 
-{program}{given}"""
+{program}{output}"""
 
 
 class Abduction(TripletKind):
@@ -43,9 +41,13 @@ class Abduction(TripletKind):
     challenge = "a test-taker who sees the code and the output must find an input that produces it"
     solve_opening = "input"
     answer = "input"
+    solve_wording = SOLVE
 
-    def solve_text(self, task: Task, rules: str) -> str:
-        return SOLVE.format(program=block("python", task.program), given=block("output", task.cases[0].output))
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        return {"program": block("python", task.program), "output": block("output", task.cases[0].output)}
+
+    def solved(self, task: Task) -> str:
+        return block("input", task.cases[0].input)
 
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("output", task.cases[0].output)

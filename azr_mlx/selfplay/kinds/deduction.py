@@ -10,10 +10,8 @@ from azr_mlx.types import Kind, PendingVerdict, Task, Verdict
 # The example stands before the task, so that the task is what was read last: a model of 135M parameters then gave a
 # well-formed output in 22 of 48 replies instead of 3 (docs/LOG.md).
 SOLVE = """\
-## Task: find the output
-
-Work out, step by step, what the function `f` returns for the given input. Give the value in an ```output block, as a
-Python literal: strings in quotes, several values as a tuple.
+Work out, step by step, what the function `f` returns for the given input. Then give the value in an ```output block, as
+a Python literal: strings in quotes, several values as a tuple.
 
 ### Example
 
@@ -31,7 +29,7 @@ Answer:
 
 ### Your turn
 
-{program}{given}"""
+{program}{input}"""
 
 
 class Deduction(TripletKind):
@@ -44,9 +42,13 @@ class Deduction(TripletKind):
     challenge = "a test-taker who sees the code and the input must work out the output"
     solve_opening = ""  # the solver may work it out before its answer
     answer = "output"
+    solve_wording = SOLVE
 
-    def solve_text(self, task: Task, rules: str) -> str:
-        return SOLVE.format(program=block("python", task.program), given=block("input", task.cases[0].input))
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        return {"program": block("python", task.program), "input": block("input", task.cases[0].input)}
+
+    def solved(self, task: Task) -> str:
+        return block("output", task.cases[0].output)
 
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("input", task.cases[0].input)

@@ -20,37 +20,33 @@ from azr_mlx.selfplay.task_kind import (
 from azr_mlx.types import Kind, PendingVerdict, Task
 
 PROPOSE = """\
-## Task: write {pairs} inputs and a hint for a given function
-
 Here is a function `f`:
 
 {program}
-Write {pairs} different inputs for it whose outputs differ from each other, so that together they show everything that
+Write {count} different inputs for it whose outputs differ from each other, so that together they show everything that
 the function does. Also write one short message that helps a test-taker find the function from the inputs and outputs,
 without giving away its code. The puzzle should be hard, but solvable.
 
-Put each input in its own ```input block: one argument list for `f`, arguments separated by commas, strings in quotes.
-Put the message in one ```message block. Think about what the inputs must cover before you write them.
+First put the message in one ```message block. Then put each input in its own ```input block: one argument list for `f`,
+arguments separated by commas, strings in quotes.
 """
 
 SOLVE = """\
-## Task: find the function
-
-Find the Python function `f` that maps each input to its output. Your function is tested on further, hidden inputs, so
-look for the general rule. Try it on every pair and correct it if one does not fit.
+Find the Python function `f` that gives these results. It is tested on further, hidden inputs, so look for the general
+rule. Try it on every line and correct it if one does not fit.
 
 {rules}
 
-Give the code in one ```python block, for example:
+Give the code in one ```python block, like this:
 
 ```python
-def f(a):
-    return a
+def f(<arguments>):
+    <your code>
 ```
 
 ### Your turn
 
-{given}{message}"""
+{results}{message}"""
 
 
 class Induction(TaskKind):
@@ -67,12 +63,17 @@ class Induction(TaskKind):
     propose_opening = "message"
     solve_opening = "python"
     answer = "python"
+    propose_wording = PROPOSE
+    solve_wording = SOLVE
 
     def seeds(self, cases: int) -> list[Task]:
         return [Task(self.kind, IDENTITY, IDENTITY_CASES[:cases], "Return what you are given.")]
 
-    def propose_text(self, context: ProposalContext, rules: str) -> str:
-        return PROPOSE.format(pairs=context.cases, program=block("python", context.program))
+    def propose_fields(self, context: ProposalContext) -> dict[str, str]:
+        return {"program": block("python", context.program), "count": str(context.cases)}
+
+    def proposed_reply(self, task: Task) -> str:
+        return block("message", task.message) + "".join(block("input", case.input) for case in task.cases)
 
     def propose_blocks(self, context: ProposalContext) -> str:
         return block("python", context.program)
@@ -94,12 +95,12 @@ class Induction(TaskKind):
             return "constant output"  # HARDENED: a constant would solve it
         return Task(self.kind, draft.program, run.cases, draft.message, step)
 
-    def solve_text(self, task: Task, rules: str) -> str:
-        given = "".join(
-            block(f"input_{number}", case.input) + block(f"output_{number}", case.output)
-            for number, case in enumerate(task.shown)
-        )
-        return SOLVE.format(given=given, message=block("message", task.message), rules=rules)
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        results = "".join(f"f({case.input}) == {case.output}\n" for case in task.shown)
+        return {"results": block("python", results.rstrip("\n")), "message": block("message", task.message)}
+
+    def solved(self, task: Task) -> str:
+        return block("python", task.program)
 
     def solve_blocks(self, task: Task) -> str:
         pairs = "".join(block("input", case.input) + block("output", case.output) for case in task.shown)

@@ -24,13 +24,11 @@ from azr_mlx.selfplay.task_kind import (
 from azr_mlx.types import Case, Kind, PendingVerdict, Task
 
 PROPOSE = """\
-## Task: hide a fault in a given function, and write {cases} inputs
-
 Here is a function `f`:
 
 {program}
 Write it again with exactly one fault: change, add or remove a single line, such as a wrong operator, a wrong bound, a
-wrong constant or a forgotten step. The function must still run and return a value for every input. Then write {cases}
+wrong constant or a forgotten step. The function must still run and return a value for every input. Then write {count}
 different inputs that both versions accept. For at least two of them the faulty version must return something else;
 for others it may be right. A test-taker who sees the faulty version and one input that it gets wrong has to repair it.
 The puzzle should be hard, but solvable.
@@ -38,20 +36,13 @@ The puzzle should be hard, but solvable.
 {rules}
 
 Give the whole faulty function in one ```python block, without a comment that tells the fault. Then put each input in
-its own ```input block: one argument list for `f`, arguments separated by commas, strings in quotes. Think about what
-the fault changes before you write them.
+its own ```input block: one argument list for `f`, arguments separated by commas, strings in quotes.
 """
 
 SOLVE = """\
-## Task: repair the function
-
 The Python function `f` has one fault: for the given input it does not return the expected output. Find the fault and
 write the function without it. Your function is tested on further, hidden inputs, so repair the cause: do not treat the
-given input apart.
-
-{rules}
-
-Give the whole function in one ```python block.
+given input apart. Give the whole function in one ```python block.
 
 ### Example
 
@@ -73,7 +64,7 @@ def f(a, b):
 
 ### Your turn
 
-{program}{given}"""
+{program}{input}{output}"""
 
 
 class Repair(TaskKind):
@@ -93,12 +84,17 @@ class Repair(TaskKind):
     propose_opening = "python"
     solve_opening = "python"
     answer = "python"
+    propose_wording = PROPOSE
+    solve_wording = SOLVE
 
     def seeds(self, cases: int) -> list[Task]:
         return [Task(self.kind, "def f(a):\n    return [a]", IDENTITY_CASES[:cases])]
 
-    def propose_text(self, context: ProposalContext, rules: str) -> str:
-        return PROPOSE.format(cases=context.cases, program=block("python", context.program), rules=rules)
+    def propose_fields(self, context: ProposalContext) -> dict[str, str]:
+        return {"program": block("python", context.program), "count": str(context.cases)}
+
+    def proposed_reply(self, task: Task) -> str:
+        return block("python", task.program) + "".join(block("input", case.input) for case in task.cases)
 
     def propose_blocks(self, context: ProposalContext) -> str:
         return block("python", context.program)
@@ -127,8 +123,13 @@ class Repair(TaskKind):
             return "fault shows once"  # an answer that treats the shown input apart would pass the hidden ones
         return Task(self.kind, draft.program, (failed[0], *passed, *failed[1:]), step=step)
 
-    def solve_text(self, task: Task, rules: str) -> str:
-        return SOLVE.format(program=block("python", task.program), given=_failing(task), rules=rules)
+    def solve_fields(self, task: Task) -> dict[str, str]:
+        case = task.cases[0]
+        return {
+            "program": block("python", task.program),
+            "input": block("input", case.input),
+            "output": block("output", case.output),
+        }
 
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + _failing(task)
