@@ -121,7 +121,7 @@ class SelfPlay:
     def solution(
         self, task: Task, purpose: Purpose, count: int, proposal: tuple[int, int] | None = None
     ) -> SampleRequest:
-        """The request for `count` solutions of a task. Its difficulty is measured without tags, as in the released code."""
+        """The request for `count` solutions of a task. Attempts need no tags, as in the released code."""
 
         def judge(rollout: Rollout) -> PendingVerdict:
             return self.solver.judge(rollout, tags=purpose is not Purpose.ATTEMPT)
