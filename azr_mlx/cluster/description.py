@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -61,8 +62,14 @@ def differences(mine: Mapping[str, str], theirs: Mapping[str, str], names: tuple
 
 
 def run_text(settings: config.Config) -> str:
-    """The part of a configuration that a worker loads its policy by, as YAML."""
-    return config.dump(config.Config(model=settings.model, lora=settings.lora))
+    """The part of a configuration that a worker loads its policy by, as YAML.
+
+    A worker words nothing: of a prompt style that is a file here it needs only whether tags are ordinary text.
+    """
+    model = settings.model
+    if model.style not in config.style_names():
+        model = replace(model, style="r1" if config.load_style(model.style).tags else "text-direct")
+    return config.dump(config.Config(model=model, lora=settings.lora))
 
 
 def read_run(text: Any) -> config.Config:

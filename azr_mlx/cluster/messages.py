@@ -81,7 +81,10 @@ def item_message(item: Item) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if isinstance(item, work.WritingItem):
         prompts = list(dict.fromkeys(request.prompt for request in item.requests))
         place = {prompt: i for i, prompt in enumerate(prompts)}
-        rows = [[place[request.prompt], list(request.key), request.max_tokens] for request in item.requests]
+        rows = [
+            [place[request.prompt], list(request.key), request.max_tokens, list(request.stop)]
+            for request in item.requests
+        ]
         settings = {
             name: getattr(item, name)
             for name in ("seed", "stop", "temperature", "top_p", "max_rows", "kv_bytes", "tile")
@@ -102,7 +105,10 @@ def read_item(values: Mapping[str, Any], arrays: Arrays) -> Item:
             prompts = _split(arrays["prompts"], values["lengths"])
             return work.WritingItem(
                 seed=tuple(map(_whole, values["seed"])),
-                requests=tuple(Request(prompts[i], tuple(map(_whole, key)), _whole(n)) for i, key, n in values["rows"]),
+                requests=tuple(
+                    Request(prompts[i], tuple(map(_whole, key)), _whole(n), tuple(map(_text, stop)))
+                    for i, key, n, stop in values["rows"]
+                ),
                 stop=tuple(map(_text, values["stop"])),
                 temperature=_number(values["temperature"]),
                 top_p=_number(values["top_p"]),
