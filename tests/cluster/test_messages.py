@@ -22,8 +22,8 @@ from azr_mlx.types import Stop
 
 END = 9
 WRITING = work.WritingItem(
-    (1, 2), (Request((1, 2), (0, 0), 3), Request((1, 2), (0, 1), 3), Request((5,), (7, 0), 2, ("```",))), stop=("\n\n",),
-    temperature=0.7, max_rows=3, kv_bytes=10, tile=2,
+    (1, 2), (Request((1, 2), (0, 0), 3), Request((1, 2), (0, 1), 3), Request((5,), (7, 0), 2, ("```",))),
+    stop=("\n\n",), temperature=0.7, max_rows=3, kv_bytes=10, tile=2,
 )  # fmt: skip
 ROWS = (
     Finished((0, 0), (4, END), (-0.5, -0.25), Stop.EOS),
