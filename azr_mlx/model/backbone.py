@@ -11,7 +11,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import ArraysCache, BatchKVCache, KVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, BatchKVCache, KVCache, RotatingKVCache, make_prompt_cache
+
+# How far logits may be apart before they count as others, as a share of the largest: bfloat16 keeps 8 bits.
+SAME = 0.05
+LONGEST_TRIAL = 2048  # tokens of the trial of a model with a sliding window; a longer window than that is not reached
 
 
 class Backbone:
@@ -58,13 +62,46 @@ class Backbone:
     def empty_cache(self, rows: int) -> list[Any]:
         """A cache of every layer for `rows` sequences of different lengths.
 
-        Only caches that never forget are taken: a rotating cache would silently drop the start of the context.
+        Only caches that never forget are taken. A layer with a sliding window, for which mlx_lm has a rotating cache,
+        keeps everything as well, and the model's mask of that window decides what is seen: `difference` looks whether
+        it does. Raises TypeError for a cache of another kind.
         """
-        caches = make_prompt_cache(self.model)
+        caches = [KVCache() if self._slides(cache) else cache for cache in make_prompt_cache(self.model)]
         for cache in caches:
             if not isinstance(cache, KVCache | ArraysCache):
                 raise TypeError(f"{type(cache).__name__} is not a cache that keeps the whole context")
         return [cache.merge([cache] * rows) for cache in caches]
+
+    @staticmethod
+    def _slides(cache: Any) -> bool:
+        return isinstance(cache, RotatingKVCache) and not cache.keep
+
+    def difference(self) -> str:
+        """What this view computes otherwise than the model itself, in words; empty when nothing.
+
+        A model may scale or cap its logits, or treat a window in a way of its own; then trunk, head and cache as they
+        are used here would silently be another model. Tried on a few tokens, with a window on more than it holds.
+        """
+        windows = [cache.max_size for cache in make_prompt_cache(self.model) if self._slides(cache)]
+        length = max((window for window in windows if window + 8 <= LONGEST_TRIAL), default=0) + 8
+        tokens = ((mx.arange(length) * 7 + 1) % self.vocabulary)[None]
+        expected = self.model(tokens)[:, -3:].astype(mx.float32)
+        if not self._same(expected, self.logits(self.hidden(tokens)[:, -3:])):
+            return "its output is not what its last hidden state and its output matrix give (it may scale or cap them)"
+        cache = self.empty_cache(2)
+        rows = mx.repeat(tokens, 2, axis=0)
+        self.hidden(rows[:, :-3], cache)
+        steps = [self.logits(self.hidden(rows[:, i : i + 1], cache)) for i in range(length - 3, length)]
+        if not self._same(expected, mx.concatenate(steps, axis=1)[1:]):
+            return "token by token, with its keys and values kept, it says something else than at once"
+        return ""
+
+    @staticmethod
+    def _same(expected: mx.array, found: mx.array) -> bool:
+        """Whether logits (1, T, V) are the same up to rounding at one position at least: where a router chooses between
+        experts that are nearly alike, rounding may choose otherwise."""
+        gap = mx.abs(expected - found).max(axis=-1) / mx.abs(expected).max(axis=-1)
+        return bool((gap.min() <= SAME).item())
 
     def columns(self, cache: Sequence[Any]) -> tuple[int, int]:
         """Tokens of the longest row of a batch's cache, padding included, and tokens that each row has room for."""

@@ -147,7 +147,7 @@ class Policy:
         adapt(model)
         self.lora_parameters = parameters
         self._seed_adapters(seed)
-        self.backbone = Backbone(model)
+        self.backbone = self._view(model)
         self.optimizer = optimizers.AdamW(
             learning_rate=optim.lr,
             betas=[optim.beta1, optim.beta2],
@@ -163,6 +163,8 @@ class Policy:
         self._actor: Backbone | None = None
         self._prefixes: sampler.Prefixes = {}  # of the present weights
         self._plain_text = self._tokenizer_without_tags() if config.load_style(model_config.style).tags else None
+        self._before: list[int] | None = None  # tokens that stand before every text
+        self._head: str | None = None
         self._ends_stop: dict[tuple[str, ...], dict[int, bool]] = {}
 
     @classmethod
@@ -193,13 +195,59 @@ class Policy:
             policy.load_adapter(adapter)
         return policy
 
+    def _view(self, model: nn.Module) -> Backbone:
+        """The parts of a model. Raises AzrError for one whose parts are not the whole, as this package computes it."""
+        kind = self.settings.get("model_type", type(model).__module__.rpartition(".")[2])
+        try:
+            backbone = Backbone(model)
+            wrong = "" if backbone.plain else backbone.difference()
+        except TypeError as error:
+            wrong = str(error)
+        if wrong:
+            raise AzrError(f"{self.config.id} is of a kind ({kind}) that cannot be sampled and trained here: {wrong}")
+        return backbone
+
     # Text -----------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Text to token ids. A beginning-of-text token is added when the tokenizer has one and the text does not."""
+        """Text to token ids. What the tokenizer puts before a text (a beginning-of-text token) stands before it unless
+        the text has it already; what it would put behind a text (some append an end token) does not: the model is to
+        go on from there."""
+        if self._before is None:
+            self._before = self._tokens_before()
+        ids = self._ids(text, special=False)
+        return ids if self._begins_itself(text) else [*self._before, *ids]
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
         if self._plain_text is not None:
-            return list(self._plain_text.encode(text, add_special_tokens=self._wants_bos(text)).ids)
-        return list(self.tokenizer.encode(text, add_special_tokens=self._wants_bos(text)))
+            return list(self._plain_text.encode(text, add_special_tokens=special).ids)
+        return list(self.tokenizer.encode(text, add_special_tokens=special))
+
+    def _tokens_before(self) -> list[int]:
+        """The tokens that the tokenizer puts before every text."""
+        plain, full = self._ids("a", special=False), self._ids("a", special=True)
+        for start in range(len(full) - len(plain) + 1):
+            if full[start : start + len(plain)] == plain:
+                return full[:start]
+        return []
+
+    def _begins_itself(self, text: str) -> bool:
+        """Whether a text has its own beginning: the token for it, or what the chat template begins with.
+
+        A template writes that token itself or means to do without (as in mlx_lm and transformers).
+        """
+        bos, head = self.tokenizer.bos_token, self._template_head()
+        return bool(bos and text.lstrip().startswith(bos)) or bool(head and text.startswith(head))
+
+    def _template_head(self) -> str:
+        """What the chat template writes before the first word of a user; empty without a template."""
+        if self._head is None:
+            mark = "\u2063user\u2063"
+            try:
+                self._head = self.render_chat(mark).partition(mark)[0] if self.tokenizer.has_chat_template else ""
+            except Exception:  # whatever a model's own template raises
+                self._head = ""
+        return self._head
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Token ids to text, special tokens included."""
@@ -221,10 +269,6 @@ class Policy:
             enable_thinking=self.config.thinking,
         )
         return str(text) + prefill
-
-    def _wants_bos(self, text: str) -> bool:
-        bos = self.tokenizer.bos_token
-        return bos is None or not text.startswith(bos)
 
     def _tokenizer_without_tags(self) -> Any:
         """The tokenizer with think and answer tags as ordinary text, or None when they are ordinary already."""
@@ -347,8 +391,8 @@ class Policy:
     def acting(self) -> Backbone:
         """The model that samples. On a CPU its weights are dense, so the adapters are added into a second set of
         projections (all else is shared): a third of the matmuls of each layer. Packed weights cannot take them."""
-        if self.profile.packed:
-            return self.backbone
+        if self.profile.packed or not all(isinstance(layer, LoRALinear) for layer in self._adapted()):
+            return self.backbone  # as with the experts of a mixture, whose adapters are laid out in another way
         if self._actor is None:
             self._actor = Backbone(_merged(self.model))
         return self._actor
@@ -614,8 +658,9 @@ class Policy:
                 drawn.append((name, mx.random.uniform(-bound, bound, value.shape, key=key)))
         self.model.load_weights(drawn, strict=False)
 
-    def _adapted(self) -> list[LoRALinear]:
-        return [module for _, module in self.model.named_modules() if isinstance(module, LoRALinear)]
+    def _adapted(self) -> list[Any]:
+        """The layers with an adapter, of whichever class of mlx_lm."""
+        return [module for _, module in self.model.named_modules() if "lora_a" in module]
 
 
 def _row(
@@ -628,9 +673,22 @@ def _row(
     return Example(rollout.prompt_tokens, rollout.completion.tokens, sampled, advantage, old, reference)
 
 
+def _owner(model: nn.Module, path: str) -> nn.Module:
+    """The module that holds what a dotted path names."""
+    for name in path.split(".")[:-1]:
+        model = model[name]
+    return model
+
+
 def _merged(model: nn.Module) -> nn.Module:
     """A model of the same shape that shares every array but the adapted weights, which are W + scale * (A B)^T."""
     twin = type(model)(model.args)
+    # Some models (Gemma) take their output matrix away when the weights turn out to be tied.
+    for path, _ in list(twin.named_modules()):
+        if path == "lm_head" or path.endswith(".lm_head"):
+            owner = _owner(model, path)
+            if "lm_head" not in owner:
+                _owner(twin, path).pop("lm_head")
     cpu_kernels.fit(twin)
     shared = []
     adapted = {}

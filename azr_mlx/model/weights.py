@@ -260,6 +260,11 @@ def open_model(model: config.ModelConfig, profile: device.Profile) -> tuple[Any,
         tokenizer = load_tokenizer(folder, eos_token_ids=settings.get("eos_token_id"))
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotFound(f"the tokenizer of {folder} cannot be loaded: {first_line(error)}") from None
+    if not tokenizer.eos_token_ids:
+        sys.stderr.write(
+            f"note: {model.id} names no end token, so that its texts end only at a stop text or at the token limit: "
+            'add "eos_token_id" to its config.json\n'
+        )
     # Older 4-bit conversions store float16 scales and would compute in float16, which overflows in training.
     cast(network, device.activation_dtype(model.dtype, profile))
     if not profile.packed:
