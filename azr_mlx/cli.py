@@ -27,6 +27,9 @@ class OneLineErrors(click.Group):
     """A group whose every failure and warning is one line, also under click's test runner."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        from azr_mlx.terminal import never_refuse
+
+        never_refuse()
         invoke: Any = super().main
         if not kwargs.pop("standalone_mode", True):
             return invoke(*args, standalone_mode=False, **kwargs)

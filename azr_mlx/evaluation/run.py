@@ -246,10 +246,15 @@ def _digest(value: Any) -> str:
 @contextmanager
 def _bar(console: Console, title: str, pool: JudgePool) -> Iterator[OnProgress]:
     """A progress bar with the time left: samples written, tokens a second, samples judged."""
+    # In 80 columns the count and the time left stay whole: the bar is short, and the title gets what is left.
+    wide = console.width >= 120
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[extra]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), BarColumn(40 if wide else 10), MofNCompleteColumn(),
+        TextColumn("{task.fields[extra]}"), *([TimeElapsedColumn()] if wide else []), TextColumn("left"),
+        TimeRemainingColumn(),
     )  # fmt: skip
+    room = max(8, console.width - (100 if wide else 68))
+    title = title if len(title) <= room else f"{title[: room - 3]}..."
     with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
         task = progress.add_task(escape(title), total=None, extra="")
         began = time.monotonic()

@@ -17,6 +17,7 @@ from azr_mlx import paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.data import read_data_file
 from azr_mlx.files import write_text
+from azr_mlx.versions import changed_versions
 
 
 class SampleFile:
@@ -117,12 +118,6 @@ def hold(file: IO[bytes], otherwise: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise AzrError(otherwise) from None
-
-
-def changed_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Which packages have other versions, as a note says it; empty when none has."""
-    names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-    return ", ".join(f"{name} {then.get(name)} to {now.get(name)}" for name in names)
 
 
 REPLIES = ("reply", "response", "text", "solution", "completion")  # where tools keep a raw reply, the surest first

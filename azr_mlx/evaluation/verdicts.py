@@ -19,7 +19,8 @@ from typing import Any
 from azr_mlx.errors import AzrError
 from azr_mlx.evaluation.judging import Score
 from azr_mlx.evaluation.plan import Plan
-from azr_mlx.evaluation.samples import changed_versions, hold, write_rows
+from azr_mlx.evaluation.samples import hold, write_rows
+from azr_mlx.versions import changed_versions
 
 
 class VerdictFile:

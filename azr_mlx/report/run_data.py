@@ -82,7 +82,7 @@ def read(run: Path) -> RunData:
     settings = None
     with contextlib.suppress(AzrError):  # of another version: the page does without the options
         settings = folder.settings()
-    versions = {str(k): str(v) for k, v in (_json(folder.versions) or {}).items()}
+    versions, _ = folder.read_versions()
     return RunData(run, run.resolve().name, settings, folder.rows(), versions, _json(folder.held_out))
 
 

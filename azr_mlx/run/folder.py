@@ -2,7 +2,7 @@
 
 config.yaml      the resolved configuration
 prompt_style.yaml  the prompt style, where it is a file of the person's own
-versions.json    what the result depends on
+versions.json    what the result depends on; `earlier` has those under which the run was begun, up to which step
 metrics.jsonl    one row a step: what the seed determines
 timings.jsonl    one row a step: seconds and bytes, which it does not
 rollouts/        step-000123.jsonl: every rollout of a step
@@ -26,6 +26,7 @@ from typing import Any
 from azr_mlx import config, paths
 from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.files import plain_errors, write_text
+from azr_mlx.versions import changed_versions
 
 CHECKPOINT = re.compile(r"step-(\d{6,})")
 
@@ -117,12 +118,29 @@ class RunFolder:
             )
         return replace(settings, model=replace(settings.model, style=str(self.style)))
 
-    def write_settings(self, settings: config.Config, versions: Mapping[str, str]) -> None:
+    def write_settings(self, settings: config.Config, versions: Mapping[str, str], step: int = 0) -> str:
+        """Write the configuration, and the versions under which the run goes on at `step`; those before them are kept
+        as `earlier`. Returns what has changed, in words, empty when nothing has."""
+        before, earlier = self.read_versions() if step else ({}, [])
+        changed = changed_versions(before, versions) if before else ""
+        if changed:
+            earlier = [*earlier, {"until_step": step, **before}]
         if settings.model.style == str(self.style):  # beside the configuration, wherever the folder is moved to
             settings = replace(settings, model=replace(settings.model, style=self.style.name))
         with plain_errors(f"run folder {self}"):
             write_text(self.config, config.dump(settings))
-            write_text(self.versions, json.dumps(dict(versions), indent=1))
+            kept: dict[str, Any] = {**versions, **({"earlier": earlier} if earlier else {})}
+            write_text(self.versions, json.dumps(kept, indent=1))
+        return changed
+
+    def read_versions(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
+        """The versions under which the run goes on, and those before them, the oldest first."""
+        try:
+            said = json.loads(self.versions.read_text(encoding="utf-8"))
+            earlier = list(said.pop("earlier", []))
+            return {str(name): str(value) for name, value in said.items()}, earlier
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}, []
 
     # Rows of steps ----------------------------------------------------------------------------------------------
 

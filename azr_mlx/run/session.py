@@ -27,6 +27,7 @@ from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
 from azr_mlx.run.wakefulness import SleepWatch, awake
 from azr_mlx.selfplay.prompts import check_fields
+from azr_mlx.terminal import never_refuse
 from azr_mlx.versions import result_versions
 
 if TYPE_CHECKING:  # importing these imports MLX
@@ -54,6 +55,7 @@ def train(
 
     sharing: how other machines take part in the run's work; None is a run of this process alone.
     """
+    never_refuse()
     folder = choose(settings, run_dir, resume)
     supervisor.announce(folder.path)
     with ExitStack() as stack:
@@ -164,7 +166,10 @@ class Session:
             held_out = held_out.limited_to(state.held_out_each)
             tracker.print(f"resuming {folder} after step {state.step}")
         name = folder.name if config.is_name(folder.name) else settings.name
-        folder.write_settings(replace(settings, name=name), result_versions() | {"device": profile.device_name})
+        versions = result_versions() | {"device": profile.device_name}
+        changed = folder.write_settings(replace(settings, name=name), versions, state.step)
+        if changed:
+            tracker.print(f"note: this run goes on with other versions than it was begun with: {changed}")
         tracker.rewind(state.step)
         tracker.print(
             f"run {paths.display_path(folder.path)}   model {settings.model.id}   {profile.name}: {profile.device_name}"

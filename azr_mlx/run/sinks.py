@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,9 +79,15 @@ def as_code(text: str) -> str:
 
 
 class WandbSink:
-    """One open W&B run. `identity` is what a resumed run passes to go on in the same place."""
+    """One open W&B run. `identity` is what a resumed run passes to go on in the same place.
 
-    def __init__(self, run: Path, project: str, resolved: Mapping[str, Any], identity: str | None) -> None:
+    W&B cannot go on with a run that it keeps offline: it begins a second folder with the same identity, of which only
+    the first would reach the server. So a resumed offline run is told again from its own rows, and the folders before
+    it, which hold nothing else, are deleted, unless they were sent to the server already.
+    """
+
+    def __init__(self, folder: RunFolder, project: str, resolved: Mapping[str, Any], identity: str | None) -> None:
+        run = folder.path
         try:
             import wandb
         except ImportError:
@@ -95,6 +102,21 @@ class WandbSink:
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self.where = f"W&B: {self._run.url or run / 'wandb'}"
+        if identity is not None and self._run.offline:
+            self._tell_again(folder, identity)
+
+    def _tell_again(self, folder: RunFolder, identity: str) -> None:
+        own = Path(self._run.dir).parent
+        earlier = [path for path in (folder.path / "wandb").glob(f"offline-run-*-{identity}*") if path != own]
+        if any(True for path in earlier for _ in path.glob("*.synced")):
+            self.where += " (its first part is on the server: send this one with wandb sync --append)"
+            return
+        rollouts = dict(folder.rollout_files())
+        for row in folder.rows():
+            wanted = row["step"] % EVERY == 0 and row["step"] in rollouts
+            self.log(row, read_rows(rollouts[row["step"]]) if wanted else [])
+        for path in earlier:
+            shutil.rmtree(path, ignore_errors=True)
 
     @property
     def identity(self) -> str:
@@ -102,7 +124,7 @@ class WandbSink:
 
     def log(self, row: Row, rollouts: Rollouts) -> None:
         metrics: dict[str, Any] = flat(row)
-        if row["step"] % EVERY == 0:
+        if row["step"] % EVERY == 0 and rollouts:
             metrics["rollouts"] = self._wandb.Table(
                 columns=list(COLUMNS), data=[[one[name] for name in COLUMNS] for one in sample(rollouts)]
             )
@@ -289,7 +311,7 @@ def open_sinks(
     library that is not installed.
     """
     makers: dict[str, Callable[[], Sink]] = {
-        "wandb": lambda: WandbSink(run.path, tracking.wandb_project, resolved, identity),
+        "wandb": lambda: WandbSink(run, tracking.wandb_project, resolved, identity),
         "tensorboard": lambda: TensorBoardSink(run.path, step),
         "trackio": lambda: TrackioSink(run.path, tracking.wandb_project, resolved),
         "trl": lambda: TrlSink(run.path, step),

@@ -29,11 +29,11 @@ from tests.report.runs import PLAYED, make_step
 STEPS = 12
 
 
-def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False) -> None:
-    """Tell a tracker of a made-up run."""
+def play(tracker: Tracker, steps: int = STEPS, hostile: bool = False, first: int = 0) -> None:
+    """Tell a tracker of a made-up run, from its step `first` on."""
     rng, known = random.Random(0), set[str]()
-    tracker.rewind(0)
-    for number in range(steps):
+    tracker.rewind(first)
+    for number in range(first, steps):
         for name in ("write", "execute", "update"):
             with tracker.phase(name, 4) as progress:
                 progress(4, 4, 0)

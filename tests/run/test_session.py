@@ -242,3 +242,22 @@ def test_a_run_keeps_the_prompt_style_that_it_was_begun_with(tmp_path: Path) -> 
     assert moved.with_own_style(kept) == kept
     with pytest.raises(UsageError, match=r"another prompt style: .*mine\.yaml has changed"):
         moved.with_own_style(config.load(None, [f"model.style={mine}"]))
+
+
+def test_a_resume_under_other_versions_keeps_those_before_and_says_the_difference(tmp_path, executor, capsys):
+    session = opened(tmp_path, executor, "steps=1")
+    session.run()
+    folder = RunFolder(tmp_path)
+    now, earlier = folder.read_versions()
+    assert earlier == []
+    old = {**now, "mlx": "0.0.1"}
+    folder.versions.write_text(json.dumps(old))  # as an older package left it
+    settings = config.load("nano", [*SMALL, "steps=2"])
+    capsys.readouterr()
+    again = Session.open(settings, folder, executor, folder.latest(), quiet=False)
+    again.tracker.close()
+    assert f"goes on with other versions than it was begun with: mlx 0.0.1 to {now['mlx']}" in capsys.readouterr().out
+    assert folder.read_versions() == (now, [{"until_step": 1, **old}])
+    # The same versions once more add nothing.
+    Session.open(settings, folder, executor, folder.latest(), quiet=True).tracker.close()
+    assert folder.read_versions() == (now, [{"until_step": 1, **old}])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,42 @@ def written(folder: Path, last: bytes) -> bytes:
     return path.read_bytes()
 
 
+def logged_steps(folder: Path, count: int) -> list[int]:
+    """The steps that a W&B run's file holds, once so many are written."""
+    from wandb.proto import wandb_internal_pb2
+
+    [path] = folder.glob("*.wandb")
+    patience = time.monotonic() + 20
+    while True:
+        steps = []
+        for data in records(path.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)
+            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            steps += [int(json.loads(items["step"]))] if "step" in items else []
+        if len(steps) >= count or time.monotonic() > patience:
+            return steps
+        time.sleep(0.05)
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of a W&B file: a header of 7 bytes, then a log in LevelDB's format (blocks of 32 KiB; a part of a
+    record has a checksum, its length in two bytes, and its type: whole, first, middle, last)."""
+    at, parts = 7, b""
+    while at + 7 <= len(data):
+        if at % 32768 > 32768 - 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part = data[at + 7 : at + 7 + length]
+        if kind == 0 or len(part) < length:
+            return
+        parts += part
+        at += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
 def test_wandb_gets_metrics_a_table_the_report_and_goes_on_after_a_resume(tmp_path: Path, offline: None) -> None:
     tracker = tracker_in(tmp_path, "wandb")
     identity = tracker.open_sinks(config.flatten(tracker.config), None)
@@ -151,12 +187,32 @@ def test_wandb_gets_metrics_a_table_the_report_and_goes_on_after_a_resume(tmp_pa
     assert b"propose" in tables[0].read_bytes()
 
     again = tracker_in(tmp_path, "wandb")
+    again.rewind(STEPS - 1)  # the last step is made again
     assert again.open_sinks(config.flatten(again.config), identity) == identity
+    play(again, STEPS, first=STEPS - 1)
+    again.close()
     again.publish(None)
-    folders = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert folders
-    # Opened twice within a second, W&B numbers the second folder after the run id.
-    assert all(identity in folder.name for folder in folders), folders
+    # One folder, and the whole run in it: every step once, and the table of rollouts.
+    [folder] = (tmp_path / "wandb").glob("offline-run-*")
+    assert identity in folder.name
+    assert logged_steps(folder, STEPS) == [0, 1, 2]
+    assert list(folder.glob("files/media/table/rollouts*.json"))
+
+
+def test_an_offline_run_whose_first_part_is_on_the_server_keeps_it(tmp_path: Path, offline: None) -> None:
+    tracker = tracker_in(tmp_path, "wandb")
+    identity = tracker.open_sinks(config.flatten(tracker.config), None)
+    play(tracker, STEPS)
+    tracker.publish(None)
+    [first] = (tmp_path / "wandb").glob("offline-run-*")
+    (first / f"run-{identity}.wandb.synced").touch()  # as wandb sync leaves it
+    again = tracker_in(tmp_path, "wandb")
+    again.rewind(STEPS)
+    again.open_sinks(config.flatten(again.config), identity)
+    again.publish(None)
+    assert first.is_dir()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+    assert "wandb sync --append" in text_of(again.console)
 
 
 # -- TensorBoard
