@@ -80,8 +80,9 @@ nano: $(CORE) ## Pre-train the embedded model again, from scratch (hours on a CP
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 3 --steps 7800 --decay 0.2308 --worked 0.9 --deductions 0.6 $(ARGS)
 	@$(BIN)/python checkpoints/qwen3-nano/pretrain.py --init checkpoints/qwen3-nano --seed 4 --steps 400 --lr 0.0005 --decay 0.7 --grid 0.5 --worked 0.25 --deductions 0.5 $(ARGS)
 
-# Two processes, a file each at a time: most tests wait for processes of their own. ARGS="-n 0" takes one.
-TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Three processes, a file each at a time, the longest first (tests/conftest.py): most tests wait for processes of their
+# own. ARGS="-n 0" takes one.
+TESTS := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(DEV) ## Run the tests [ARGS="-k name"]
 	@$(TESTS) $(ARGS)

@@ -27,6 +27,20 @@ with contextlib.suppress(ImportError):
     device.prepare()
 
 
+# Files that take longest, the longest first: two processes that take a file each at a time then end together.
+LONGEST = (
+    "run/test_runs", "docs/test_installed", "executor/test_faults", "evaluation/test_command", "run/test_newcomer",
+    "model/test_rehearsal", "executor/test_pool", "executor/test_on_a_mac", "executor/test_attacks",
+    "executor/test_without_namespaces", "model/test_sampler", "test_examples", "run/test_session", "run/test_held_out",
+    "model/test_policy", "run/test_console", "selfplay/test_proposer_and_solver", "evaluation/test_judging",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {ROOT / "tests" / f"{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

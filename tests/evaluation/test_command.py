@@ -248,8 +248,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Sixty problems, so that there is something to interrupt."""
-    rows = [{**HUMANEVAL[i % 2], "task_id": f"Own/{i}"} for i in range(60)]
+    """Forty problems, so that there is something to interrupt."""
+    rows = [{**HUMANEVAL[i % 2], "task_id": f"Own/{i}"} for i in range(40)]
     return write_bench(tmp_path, "humaneval", rows_given=rows)
 
 
@@ -310,10 +310,14 @@ def test_samples_at_a_temperature_give_pass_at_k(tmp_path: Path, model: Path) ->
 def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, model: Path, many: Path, sampling: list[str]
 ) -> None:
-    def command(output: str) -> list[str]:
-        words = ["--bench", many, "--model", model, "--logs", tmp_path, "--tokens", 60, "--rows", 4, "--json"]
-        words += [*sampling, "--output", tmp_path / output]
-        return [sys.executable, "-m", "azr_mlx", "eval", *map(str, words)]
+    def words(output: str) -> list[str]:
+        said = ["--bench", many, "--model", model, "--logs", tmp_path, "--tokens", 40, "--rows", 4, "--json"]
+        return [*map(str, said), *sampling, "--output", str(tmp_path / output)]
+
+    def record(output: str) -> dict:
+        said = call(*words(output))
+        assert said.exit_code == 0, said.output
+        return json.loads(said.stdout)[0]
 
     def samples(output: str) -> list[dict]:
         return [
@@ -322,10 +326,11 @@ def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_happened(
             if line[-1:] == b"\n"
         ]
 
-    whole = json.loads(subprocess.run(command("whole.jsonl"), check=True, capture_output=True, timeout=200).stdout)[0]
+    whole = record("whole.jsonl")
     killed = 0
     for wanted in (6, 20):
-        process = subprocess.Popen(command("killed.jsonl"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "azr_mlx", "eval", *words("killed.jsonl")]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < end:
             if (tmp_path / "killed.jsonl").exists() and len(samples("killed.jsonl")) >= wanted:
@@ -335,9 +340,7 @@ def test_a_killed_evaluation_goes_on_and_ends_as_if_nothing_had_happened(
             time.sleep(0.005)
         process.wait(60)
     assert killed == 2
-    resumed = json.loads(subprocess.run(command("killed.jsonl"), check=True, capture_output=True, timeout=200).stdout)[
-        0
-    ]
+    resumed = record("killed.jsonl")
     assert resumed["reused_samples"] >= 20
     counts = Counter((one["task_id"], one["sample"]) for one in samples("killed.jsonl"))
     assert set(counts.values()) == {1}, "no sample is written twice"

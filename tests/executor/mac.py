@@ -28,6 +28,7 @@ import select
 import stat
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,9 +61,9 @@ class Mac:
     options: log (a file that every access is appended to, as a line of JSON); refuse (what the sandbox says instead
     of letting the process in); entry (False: no sandbox_init_with_parameters); usage (False: proc_pid_rusage is
     refused); unknown (a word that this system's compiler does not know); children (False: the scope `children`
-    reaches nobody); deadly (True: entering ends the process); hangs (True: it never returns); narrow (True: a sandbox
-    under which nothing can be read); wrapper (True: there is a sandbox-exec); entered (profile and parameters that
-    hold from the first instruction, as under one).
+    reaches nobody); deadly (True: entering ends the process); hangs (True: it never returns); patience (seconds that
+    a rehearsal may take); narrow (True: a sandbox under which nothing can be read); wrapper (True: there is a
+    sandbox-exec); entered (profile and parameters that hold from the first instruction, as under one).
     """
 
     def __init__(self, options: dict[str, Any], language: Any) -> None:
@@ -499,6 +500,14 @@ def records(log: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+def impatient(folder: str, seconds: float) -> None:
+    """Import the zygote's sandbox module as the zygote will, and let its rehearsals take no longer than that."""
+    for name, path in (("azr_mlx", os.path.dirname(folder)), ("azr_mlx.executor", folder)):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [path]
+    importlib.import_module("azr_mlx.executor.seatbelt")._PATIENCE = seconds  # type: ignore[attr-defined]
+
+
 def main() -> None:
     options, script, settings = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
     mac = Mac(options, load_language())
@@ -506,6 +515,8 @@ def main() -> None:
     sys.argv[:] = [script, settings]
     mac.note({"operation": "exec", "path": sys.executable})
     mac.install()
+    if "patience" in options:
+        impatient(os.path.dirname(script), options["patience"])
     runpy.run_path(script, run_name="__main__")
 
 

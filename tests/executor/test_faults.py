@@ -38,6 +38,7 @@ ERRNOS = (errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EAGAIN)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_PAUSE", 0.01)
     monkeypatch.setattr(pool, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(pool, "_LONGEST_LOSS_PAUSE", 0.05)
 
 
 def tops(made: Executor) -> list[int]:

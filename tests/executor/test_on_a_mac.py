@@ -101,7 +101,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "inside another sandbox": ({"refuse": "Operation not permitted"}, "seatbelt (Operation not permitted)"),
     "no such function": ({"entry": False}, "no sandbox_init_with_parameters"),
     "entering kills": ({"deadly": True}, "the sandbox ended the process"),
-    "entering hangs": ({"hangs": True}, "the sandbox does not answer"),
+    "entering hangs": ({"hangs": True, "patience": 1.0}, "the sandbox does not answer"),
     "too narrow for programs": ({"narrow": True}, "no slot starts with it"),
     "no footprint": ({"usage": False}, "nothing holds programs to their memory"),
     "nobody may be signalled by the narrow scope": ({"children": False}, "signal the zygote"),

@@ -17,7 +17,7 @@ from azr_mlx.executor import Executor, Limits, Outcome, Status, TestJob, remote,
 from azr_mlx.executor.jobs import CallsJob, HalfJob
 from benchmarks.verdicts import hostile_set
 
-LIMITS = Limits(wall_seconds=10, cpu_seconds=3)
+LIMITS = Limits(wall_seconds=10, cpu_seconds=1)
 
 
 def ended(executor: Executor, program: str, test: str, entry_point: str = "", **more) -> Outcome:

@@ -213,7 +213,7 @@ def test_the_doctor_checks_packed_products_and_their_gradient(monkeypatch):
 # A whole run, in processes of their own -------------------------------------------------------------------------------
 
 SMALL = (
-    "model.style=compact", "model.group_size=32", "lora.rank=4", "tasks.references=1", "tasks.induction_pairs=2",
+    "model.style=compact", "model.group_size=32", "lora.rank=4", "tasks.kinds=deduction", "tasks.references=1",
     "batch.proposals=1", "batch.attempts=1", "batch.solves=1", "batch.solve_group=2", "sampling.propose_tokens=8",
     "sampling.solve_tokens=6", "sampling.prompt_tokens=2000", "sampling.max_rows=8", "buffer.seed_size=1",
     "evaluation.probe=built-in", "evaluation.probe_tasks=1", "evaluation.samples=1", "checkpoint.every=1",

@@ -18,8 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = (
-    "batch.proposals=3 batch.attempts=4 batch.solves=2 batch.solve_group=4 buffer.seed_size=6 buffer.seed_rounds=2 "
-    "evaluation.samples=1 evaluation.probe_tasks=4"
+    "batch.proposals=2 batch.attempts=2 batch.solves=2 batch.solve_group=2 buffer.seed_size=6 buffer.seed_rounds=1 "
+    "sampling.propose_tokens=64 sampling.solve_tokens=32 evaluation.samples=1 evaluation.probe_tasks=2"
 )
 pytestmark = [
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout"),
@@ -77,7 +77,7 @@ def test_every_step_is_shown_by_the_one_before(tmp_path: Path) -> None:
     assert report
     assert (here / report.group(1)).read_text(encoding="utf-8").startswith("<!doctype html>")
 
-    assert "humaneval" in run(told(screen, "evaluate", here) + " --limit 2", here)
+    assert "humaneval" in run(told(screen, "evaluate", here) + " --limit 2 --tokens 32", here)
 
     exported = run(told(screen, "export", here), here)
     folder = re.search(r"-> (\S+)", exported)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from azr_mlx import config
+from azr_mlx.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "checkpoints" / "qwen3-nano"
@@ -21,10 +22,10 @@ pytestmark = pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reaso
 
 STEPS = 4
 SMALL = [
-    "batch.proposals=3", "batch.attempts=4", "batch.solves=2", "batch.solve_group=4", "buffer.seed_size=6",
-    "buffer.seed_rounds=2", "sampling.max_rows=32", "evaluation.samples=1", "evaluation.probe_tasks=4",
-    "checkpoint.every=1",
-    "checkpoint.keep=10", "minutes=0", "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
+    "batch.proposals=2", "batch.attempts=4", "batch.solves=1", "batch.solve_group=4", "buffer.seed_size=6",
+    "buffer.seed_rounds=1", "sampling.max_rows=32", "sampling.propose_tokens=64", "sampling.solve_tokens=32",
+    "evaluation.samples=1", "evaluation.probe_tasks=4", "checkpoint.every=1", "checkpoint.keep=10", "minutes=0",
+    "executor.workers=2", "tracking.report=false", "optim.warmup_steps=0",
 ]  # fmt: skip
 WORDS = [word for option in SMALL for word in ("--set", option)]
 
@@ -115,16 +116,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(uninterrupted, tmp_path):
     assert result(folder) == result(uninterrupted)
 
 
-def test_two_runs_in_one_folder_refuse_politely(tmp_path):
-    folder = tmp_path / "shared"
-    first = start(folder)
-    wait_for(lambda: (folder / "config.yaml").exists(), first)
-    second = start(folder, "--resume", str(folder))
-    output, _ = second.communicate(timeout=60)
-    first.kill()
-    first.communicate()
+def test_two_runs_in_one_folder_refuse_politely(uninterrupted):
+    with RunFolder(uninterrupted).lock():
+        second = start(uninterrupted, "--resume", str(uninterrupted))
+        output, _ = second.communicate(timeout=60)
     assert second.returncode == 1
-    assert f"is in use by process {first.pid}" in output
+    assert f"is in use by process {os.getpid()}" in output
     assert "Traceback" not in output
 
 

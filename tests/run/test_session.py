@@ -22,9 +22,10 @@ NANO = Path(__file__).resolve().parents[2] / "checkpoints" / "qwen3-nano"
 pytestmark = pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="the embedded model is not built yet")
 
 SMALL = (
-    "steps=3", "minutes=0", "batch.proposals=2", "batch.attempts=2", "batch.solves=1", "batch.solve_group=2",
-    "buffer.seed_size=4", "buffer.seed_rounds=1", "evaluation.samples=1", "evaluation.probe_tasks=2",
-    "evaluation.every=0", "checkpoint.every=100", "tracking.report=false",
+    "steps=3", "minutes=0", "tasks.kinds=deduction", "batch.proposals=2", "batch.attempts=2", "batch.solves=1",
+    "batch.solve_group=2", "buffer.seed_size=4", "buffer.seed_rounds=1", "sampling.propose_tokens=48",
+    "sampling.solve_tokens=24", "evaluation.samples=1", "evaluation.probe_tasks=2", "evaluation.every=0",
+    "checkpoint.every=100", "tracking.report=false",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from azr_mlx import config
-from azr_mlx.executor import Executor, boundary, rules, values
+from azr_mlx.executor import Executor, Limits, boundary, rules, values
 from azr_mlx.run import metrics
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.kinds.deduction import judge_output
@@ -29,7 +29,7 @@ DOUBLE = Task(
 
 @pytest.fixture(scope="module")
 def executor():
-    with Executor() as running:
+    with Executor(limits=Limits(wall_seconds=10, cpu_seconds=0.5)) as running:
         yield running
 
 
