@@ -21,8 +21,9 @@ VALUE, SET, PRESENCE = "value", "set", "presence"
 # Wall time for each second of processor time: a program that waits for others on a busy machine is not a slow one.
 PATIENCE = 6.0
 _OVERHEAD = 10.0  # seconds for packing and sending what was returned
-_RESULT_BYTES = 256 << 20
 _LARGE = 1 << 17  # bytes of a packed value that is sent as its hash first: two values of one hash are the same
+_ROOM = 16 << 20  # bytes of the packed values of one process together, after which the others are sent so, too
+_RESULT_BYTES = 2 * _ROOM  # our own encoding of small numbers is a little longer
 
 # Runs in the sandbox, below the program's last line. The clock is processor time, since a busy machine must fail
 # nobody, and the seconds in which the call slept: it used less than 0.2 % of a processor, as in executor/watch.py.
@@ -30,7 +31,7 @@ _LARGE = 1 << 17  # bytes of a packed value that is sent as its hash first: two 
 # What it prints goes nowhere.
 _LOOP = """
 
-def __azr_calls(__data, __target, __mode, __most):
+def __azr_calls(__data, __target, __mode, __most, __room):
     import hashlib, io, marshal, signal, sys, time
 
     class Late(BaseException):
@@ -103,7 +104,8 @@ def __azr_calls(__data, __target, __mode, __most):
             except ValueError:
                 value = plain(value)
                 packed = marshal.dumps(value, 2)
-            if __most and len(packed) > __most:
+            __room -= len(packed)
+            if __most and (len(packed) > __most or __room < 0):
                 results.append(("large", hashlib.sha256(packed).hexdigest(), spent))
                 continue
             value = marshal.loads(packed)
@@ -158,7 +160,8 @@ def call_all(
     """Call `target`, an expression such as "f" or "Solution().f", on each argument list, stopping at the first failure.
 
     seconds: processor time allowed to each call; total_seconds: to all together. Inputs and results are plain data.
-    whole: send large values, too. Blocks until the process has ended.
+    whole: send large values, too; beyond 32 MB of them together there is a `trouble`. Blocks until the process has
+    ended.
     """
     total = min(total_seconds, sum(seconds)) + 1.0
     data = marshal.dumps([(list(arguments), limit) for arguments, limit in zip(inputs, seconds, strict=True)])
@@ -169,7 +172,8 @@ def call_all(
         output_bytes=16 << 20,
         result_bytes=_RESULT_BYTES,
     )
-    job = Job(program + _LOOP, (f"{data!r}, {target!r}, {mode!r}, {0 if whole else _LARGE}",), "__azr_calls", limits)
+    given = f"{data!r}, {target!r}, {mode!r}, {0 if whole else _LARGE}, {_ROOM}"
+    job = Job(program + _LOOP, (given,), "__azr_calls", limits)
     return read(executor.submit(job).result(), len(inputs))
 
 

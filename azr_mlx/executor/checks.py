@@ -45,16 +45,11 @@ mro_of = type.__dict__["__mro__"].__get__
 dict_of = type.__dict__["__dict__"].__get__
 flags_of = type.__dict__["__flags__"].__get__
 _type, _any, _zip = type, any, zip
-_KNOWN: list[type] = [Counter, OrderedDict, defaultdict, deque]
+_KNOWN = (Counter, OrderedDict, defaultdict, deque)  # of the standard library, whose comparison is honest
 
 
 class Untrusted(AssertionError):
     """The program returned an object that decides for itself what it equals."""
-
-
-def know(*types_: type) -> None:
-    """Add classes of the standard library whose comparison is honest."""
-    _KNOWN.extend(types_)
 
 
 def trusted(value: Any, depth: int = 50) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 
 from azr_mlx.executor import cleaning, trial
@@ -16,23 +19,30 @@ from azr_mlx.executor import cleaning, trial
 # Whether the kernel ends what a killed keeper leaves behind. Elsewhere the lifeline does, which takes a moment.
 ENDS_ORPHANS = sys.platform.startswith("linux")
 _LAST_BUDGET = 2_000_000  # entries that closing removes of one box: nobody waits for a slot any more
+PREFIX = "azr-executor-"  # of the folder's name
+_FRESH = 60.0  # seconds in which a folder may be somebody's who has not locked it yet, or who is just ending
 
 
 class Folder:
     """The executor's folder, with a box for each slot; made again should something have removed it.
 
-    It outlives every slot while the trainer lives. When the trainer is killed, the last slot removes it.
+    It outlives every slot while the trainer lives. When the trainer is killed, the last slot removes it; when all are
+    killed at once, the next executor does, which knows by the lock that nobody holds any more.
     """
 
     def __init__(self) -> None:
         self.path = ""
         self.kept: dict[str, str] = {}  # boxes that could not be removed, and why
+        self._lock = -1
 
     def make_box(self, prefix: str) -> str:
         """A fresh folder for one slot. Raises OSError."""
         if not self.path or not os.path.isdir(self.path):
-            self.path = os.path.realpath(tempfile.mkdtemp(prefix="azr-sandbox-"))
+            sweep(tempfile.gettempdir())
+            self.path = os.path.realpath(tempfile.mkdtemp(prefix=PREFIX))
             os.chmod(self.path, 0o711)
+            self._unlock()
+            self._lock = _locked(self.path)
         canary = os.path.join(self.path, trial.FILE)
         if not os.path.exists(canary):
             with open(canary, "wb") as file:
@@ -61,7 +71,44 @@ class Folder:
                 left[box] = why
         if self.path and not left and (why := cleaning.remove(self.path)):
             left[self.path] = why
+        self._unlock()
         return left
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def sweep(place: str) -> None:
+    """Remove what executors left in `place` that were killed together with all their slots. Raises nothing.
+
+    A folder goes only when it is ours, when nothing was made in it for a while, and when its lock is free: the system
+    frees the lock of a process that ends, however it ends. Where folders cannot be locked, none goes.
+    """
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if not entry.name.startswith(PREFIX):
+                continue
+            state = entry.stat(follow_symlinks=False)
+            ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+            if ours and time.time() - state.st_mtime > _FRESH and (lock := _locked(entry.path)) >= 0:
+                cleaning.remove(entry.path)
+                os.close(lock)
+
+
+def _locked(path: str) -> int:
+    """A descriptor that holds the lock of a folder, -1 where another one does or there are no locks."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return -1
+    return lock
 
 
 class SlotHandle:

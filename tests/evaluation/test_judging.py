@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from azr_mlx.evaluation import calls
 from azr_mlx.evaluation.scripts import script
 
 
@@ -170,6 +171,18 @@ def test_results_too_large_to_send_are_compared_by_hash_and_then_by_value(judge)
     assert score("Own/2", "    return [i * 1.0 for i in range(n)]\n").passed
     assert score("Own/2", "    return list(range(n))\n").passed  # another hash, equal values
     assert not score("Own/2", "    return [float(i) for i in range(n - 1)] + [0.5]\n").passed
+
+
+def test_many_results_that_are_too_large_together_are_compared_so_too(judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_ROOM", 1_000)  # there are ten results of 400 characters
+    monkeypatch.setattr(calls, "_RESULT_BYTES", 3_500)
+    row = {
+        "task_id": "Own/2", "prompt": "def many(n):\n", "entry_point": "many", "atol": 0,
+        "canonical_solution": "    return 'ab' * n\n", "base_input": [[200 + n] for n in range(10)], "plus_input": [],
+    }  # fmt: skip
+    score = judge("evalplus", rows_given=[row])
+    assert score("Own/2", "    return ''.join(['ab'] * n)\n").passed
+    assert not score("Own/2", "    return 'ab' * n if n < 209 else 'ab' * n + 'a'\n").passed
 
 
 def test_a_later_change_of_what_was_returned_changes_nothing(judge) -> None:

@@ -23,7 +23,18 @@ from typing import Any
 
 import pytest
 
-from azr_mlx.executor import Executor, ExecutorFailed, Limits, Outcome, SandboxUnavailable, Status, boundary, pool
+from azr_mlx.executor import (
+    Executor,
+    ExecutorFailed,
+    Limits,
+    Outcome,
+    SandboxUnavailable,
+    Status,
+    boundary,
+    pool,
+    slots,
+    trial,
+)
 from azr_mlx.executor.slots import Folder, SlotHandle
 from tests.executor.conftest import job
 from tests.executor.test_without_namespaces import as_ordinary_user
@@ -121,16 +132,24 @@ def at_every_stage(made: Executor, number: int, rounds: int, longest: float) -> 
         hit(family(made), number)
         for other in range(2):
             # The children are hit too here, and that is told as what it is.
-            outcome = made.submit(job("return a", str(other))).result(timeout=60)
+            outcome = made.submit(job("return a", str(other))).result(timeout=200)
             assert outcome.values == (other,) or outcome.status in (Status.KILLED, Status.TIMEOUT), outcome
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stopped is given up soon: after many times what a start takes on this machine, as busy as it is now."""
+    began = time.monotonic()
+    with Executor(workers=1):
+        took = time.monotonic() - began
+    monkeypatch.setattr(pool, "_START", max(1.5, 10 * took))
+    monkeypatch.setattr(pool, "_GRACE", max(0.5, 5 * took))
 
 
 @linux
 @pytest.mark.parametrize("what", ["killed", "stopped"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_slot_may_be_hit_at_every_stage_of_its_start(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_START", 1.5)
-    monkeypatch.setattr(pool, "_GRACE", 0.5)
+def test_a_slot_may_be_hit_at_every_stage_of_its_start(what: str, impatient: None) -> None:
     before = children()
     with Executor(workers=1, limits=Limits(0.5, 0.5)) as made:
         if what == "killed":
@@ -149,9 +168,7 @@ def test_a_slot_may_be_hit_at_every_stage_of_its_start(what: str, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
-def test_a_slot_may_be_hit_a_thousand_times_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_START", 1.5)
-    monkeypatch.setattr(pool, "_GRACE", 0.5)
+def test_a_slot_may_be_hit_a_thousand_times_while_it_starts(impatient: None) -> None:
     for without in ((), ("namespaces",)):
         with Executor(workers=1, limits=Limits(0.5, 0.5), without=without) as made:
             at_every_stage(made, signal.SIGKILL, 450, 0.2)
@@ -173,6 +190,51 @@ def test_a_folder_that_somebody_removed_is_made_again(without: tuple[str, ...]) 
         assert made.counters["sandbox-error"] == made.counters["repairs"] == 0
         folder = made._folder
     assert not os.path.exists(folder)
+
+
+KILLED = """
+import sys, tempfile
+from azr_mlx.executor import Executor
+tempfile.tempdir = sys.argv[1]
+executor = Executor(workers=2)
+print(executor._folder, flush=True)
+sys.stdin.read()
+"""
+
+
+@linux
+def test_what_an_executor_left_that_was_killed_with_all_its_slots_is_removed_by_the_next(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert trainer.stdout is not None
+    assert trainer.stdin is not None
+    left = Path(trainer.stdout.readline().decode().strip())
+    keepers = below(trainer.pid)
+    hit([one for keeper in keepers for one in below(keeper)] + keepers, signal.SIGSTOP)  # or a slot removes the folder
+    hit([trainer.pid, *keepers])
+    trainer.communicate()
+    assert (left / trial.FILE).exists()
+    foreign, named = tmp_path / "foreign", tmp_path / f"{slots.PREFIX}link"
+    foreign.mkdir()
+    named.symlink_to(foreign)
+
+    def old(*folders: Path) -> None:
+        for folder in folders:
+            os.utime(folder, (0, 0))
+
+    with Executor(workers=1) as living:
+        assert left.exists()  # its slots may be about to remove it
+        old(left, Path(living._folder), foreign)
+        with Executor(workers=1) as next_one:
+            assert not left.exists()
+            assert next_one.submit(job("return a")).result().value == 1
+        assert living.submit(job("import os\nreturn os.path.isdir('.')")).result().value is True
+        assert Path(living._folder).is_dir()
+    assert sorted(tmp_path.iterdir()) == [named, foreign]
 
 
 # ------------------------------------------------------------------------------------- a system short of everything
