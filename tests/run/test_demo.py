@@ -81,7 +81,7 @@ def test_it_tells_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tell(say, settings, step, example)
 
     monkeypatch.setattr(module, "_tell", watched)
-    fewer = ("batch.solves=1", "batch.solve_group=2", "buffer.seed_size=12", "buffer.seed_rounds=2")
+    fewer = ("batch.attempts=4", "batch.solves=1", "batch.solve_group=2", "buffer.seed_size=12", "buffer.seed_rounds=2")
     monkeypatch.setattr(module, "CHANGES", (*module.CHANGES, *fewer))
     lines: list[str] = []
     demo(lines.append, steps=1)
