@@ -25,6 +25,7 @@ from azr_mlx.evaluation.table import show_results
 from azr_mlx.executor import Executor, SandboxUnavailable
 from azr_mlx.files import sha256
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG, read_adapter_config
+from azr_mlx.report.evaluation_page import write_evaluation
 from azr_mlx.run.folder import RunFolder
 
 
@@ -61,8 +62,10 @@ def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
             for evaluation in evaluations:
                 keep_record(folder, evaluation.record, console)
                 kept.append(evaluation.record)
+            page = write_evaluation(Path(f"{evaluations[-1].record['samples_file']}.html"), evaluations, found)
             if not options.as_json:
                 show_results(console, evaluations, found)
+                console.print(f"page: {page}", markup=False, soft_wrap=True)
                 console.print(f"kept in {folder / RESULTS}", markup=False, soft_wrap=True)
     if options.as_json:
         Console(soft_wrap=True, highlight=False).print_json(data=kept)

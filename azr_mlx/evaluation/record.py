@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from azr_mlx.evaluation.asking import Question
 from azr_mlx.evaluation.benchmark import Published
 from azr_mlx.evaluation.judge_pool import JudgedSamples
 from azr_mlx.evaluation.plan import Plan
+from azr_mlx.evaluation.problems import Problem
 from azr_mlx.evaluation.samples import append_result
 from azr_mlx.evaluation.statistics import compare_rates
 from azr_mlx.evaluation.summary import solve_rates
@@ -35,10 +37,11 @@ class Identity:
 
 @dataclass
 class Evaluation:
-    """One evaluated model: the record that is kept, and the verdicts it was made from."""
+    """One evaluated model: the record that is kept, the verdicts it was made from, and what the model was asked."""
 
     record: dict[str, Any]
     judged: JudgedSamples
+    ask: Callable[[Problem], Question] | None = None  # unknown of completions made elsewhere
 
 
 def make_record(

@@ -110,7 +110,7 @@ def evaluate(
     record["notes"] = notes(plan, found, who.model)
     if written.reused and file.upgraded:
         record["notes"].append(f"{written.reused} samples were written by other versions ({file.upgraded})")
-    return Evaluation(record, judged)
+    return Evaluation(record, judged, asker.ask)
 
 
 def score_completions(
