@@ -168,6 +168,22 @@ def test_the_archive_counts_seeds_and_every_chosen_program_once(executor):
     assert step.metrics["cells/filled"] == len(made.environments[0].archive)
 
 
+def test_edited_programs_are_new_tasks_that_are_practised_and_kept(executor):
+    words = {"batch.mutations": 3, "buffer.archive": True, "tasks.kinds": ("deduction", "induction")}
+    made = trainer(executor, Paper(), config.with_values(SMALL, words))
+    game = made.environments[0]
+    before = {task.program for task in game.buffer.tasks(Kind.DEDUCTION)}
+    step = made.train_step(0)
+    assert game.edited
+    assert all(task.kind is Kind.DEDUCTION and task.step == 0 and task.program not in before for task in game.edited)
+    programs = {task.program for task in game.edited}
+    assert programs <= {task.program for task in game.buffer.tasks(Kind.DEDUCTION)}
+    assert programs <= {one.rollout.prompt.task.program for one in step.solutions}
+    assert step.metrics["mutations/tasks"] == len(game.edited)
+    # Seeds, proposals and edits, each once.
+    assert sum(cell.count for cell in game.archive.cells.values()) == len(game.buffer.tasks(Kind.DEDUCTION))
+
+
 def test_a_task_that_is_always_solved_pays_its_proposer_nothing(executor):
     step = trainer(executor, Paper(hit=1)).train_step(0)
     assert {one.reward for one in step.proposals} == {-0.5}

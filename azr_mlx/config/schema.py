@@ -85,6 +85,12 @@ class BatchConfig:
         "with r(1 - r)^2, which has its peak at r = 1/3",
         choices=("uniform", "learnable", "frontier"),
     )
+    mutations: int = option(
+        0,
+        "programs of memory that are edited for each kind a step, those first whose solve rate is near 1/3; what is a "
+        "task then is solved like a drawn one",
+        low=0,
+    )
     fresh_share: float = option(1.0, "largest share of drawn tasks that may come from the latest step", low=0, high=1)
     train_attempts: bool = option(True, "train on the attempts too, with a per-problem baseline")
     train_proposer: bool = option(True, "train on the proposals")

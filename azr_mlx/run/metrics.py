@@ -93,6 +93,11 @@ METRICS: tuple[Metric, ...] = (
         "programs like it and m of each sort on average", better="down",
     ),
     Metric("cells/filled", "different sorts of programs in the archive", "count over the whole run", "cells", "up"),
+    Metric("mutations/tasks", "new tasks that edits of programs made (batch.mutations)", "count", "tasks"),
+    Metric(
+        "mutations/learnable", "those of them that were solved sometimes, not always", "0 < r < 1 among them",
+        better="up",
+    ),
     Metric("refused/{kind}", "why proposals were refused", "count of each reason", "proposals"),
     Metric("program_log_chars/{kind}", "length of valid proposed programs", "mean of ln(characters)", "ln chars"),
     Metric("program_nodes/{kind}", "size of valid proposed programs", "mean number of AST nodes", "nodes"),

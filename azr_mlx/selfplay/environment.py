@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from azr_mlx.config import Config
@@ -19,13 +20,17 @@ from azr_mlx.generation import Group, Judged, PhaseTimer, Purpose, RolloutStream
 from azr_mlx.selfplay.advantages import Running, advantages
 from azr_mlx.selfplay.archive import Archive, Cell, Signature
 from azr_mlx.selfplay.kinds import KINDS, twins
+from azr_mlx.selfplay.mutation import mutate
 from azr_mlx.selfplay.proposer import Proposer
 from azr_mlx.selfplay.rewards import propose_reward, solve_reward
 from azr_mlx.selfplay.solver import Solver, once
-from azr_mlx.selfplay.task_buffer import Buffer, Snapshot, seed_tasks
+from azr_mlx.selfplay.task_buffer import FRONTIER, Buffer, Snapshot, seed_tasks
+from azr_mlx.selfplay.task_buffer import key as task_key
+from azr_mlx.selfplay.task_kind import Draft
 from azr_mlx.types import Experience, Kind, PendingVerdict, Prompt, Role, Rollout, Scored, Task
 
 BUFFER_FILE, ARCHIVE_FILE = "buffer.jsonl", "archive.jsonl"
+DONORS = 4  # programs that an edit may take an expression from
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class SelfPlay:
     running: Running = field(default_factory=Running)
     archive: Archive | None = None
     phase: PhaseTimer = untimed
-    proposals: list[Judged] = field(default_factory=list)  # of the step under way
+    proposals: list[Judged] = field(default_factory=list)  # of the step under way, and
+    edited: list[Task] = field(default_factory=list)  # the new tasks that edits of programs made in it
 
     def __post_init__(self) -> None:
         self.kinds = [Kind(name) for name in self.config.tasks.kinds]
@@ -73,6 +79,7 @@ class SelfPlay:
         are proposed (`sampling.overlap`), or when all are judged.
         """
         self.proposals = []
+        edited = self.mutations(step)
         stream.submit(self.proposal_requests(step))
         waiting: list[SampleRequest] = []
         for proposal in stream.proposals():
@@ -82,6 +89,7 @@ class SelfPlay:
                 stream.submit(waiting)
                 waiting = []
         stream.submit(waiting)
+        stream.submit(self.solutions_of(edited))
         stream.submit(self.solution_requests(step))
 
     def score(self, step: int, groups: Sequence[Group]) -> Experience:
@@ -105,8 +113,20 @@ class SelfPlay:
             solutions=solved,
             dropped=sum(one.verdict.dropped for one in (*self.proposals, *judged)),
             masked=len(scored) - len(trained),
-            metrics={} if self.archive is None else {"cells/filled": len(self.archive)},
+            metrics=self.metrics(solutions),
         )
+
+    def metrics(self, solutions: Sequence[Group]) -> dict[str, float]:
+        """What the rollouts do not say: filled cells of the archive, and what became of edited programs."""
+        found: dict[str, float] = {} if self.archive is None else {"cells/filled": len(self.archive)}
+        if self.config.batch.mutations:
+            edited = {task_key(task) for task in self.edited}
+            tried = [one.solve_rate for one in solutions if (t := one.request.prompt.task) and task_key(t) in edited]
+            rates = [rate for rate in tried if rate is not None]
+            found["mutations/tasks"] = len(self.edited)
+            if rates:
+                found["mutations/learnable"] = fmean(0.0 < rate < 1.0 for rate in rates)
+        return found
 
     # What is written --------------------------------------------------------------------------------------------
 
@@ -151,6 +171,29 @@ class SelfPlay:
         return [
             self.solution(task, Purpose.SOLUTION, count) for kind in self.kinds for task in self.drawn_tasks(kind, step)
         ]
+
+    def solutions_of(self, edited: Sequence[PendingVerdict]) -> list[SampleRequest]:
+        """Practice on what is a task of the edited programs, and new. The archive counts them: the run has them."""
+        tasks = [task for verdict in edited if (task := verdict().task) is not None]
+        self.edited = [task for task in tasks if self.fits(self.solver.ask(task)) and self.buffer.add(task)]
+        if self.archive is not None:
+            self.archive.add(self.edited)
+        return [self.solution(task, Purpose.SOLUTION, self.config.batch.solve_group) for task in self.edited]
+
+    def mutations(self, step: int) -> list[PendingVerdict]:
+        """Edited programs with the inputs that they had, on their way through the executor.
+
+        Of the kinds whose tasks are one program with one input.
+        """
+        edited = []
+        for kind in (kind for kind in self.kinds if KINDS[kind].one_case_of_own_program):
+            rng = random.Random(f"{self.config.seed}/{step}/mutate/{kind}")
+            for task in self.buffer.references(kind, self.config.batch.mutations, rng, FRONTIER):
+                others = [other.program for other in self.buffer.references(kind, DONORS, rng)]
+                program = mutate(task.program, others, rng)
+                if program is not None:
+                    edited.append(self.proposer.check(KINDS[kind], Draft(program, (task.cases[0].input,)), step))
+        return edited
 
     def proposal_prompts(self, kind: Kind, count: int, step: int, phase: str) -> list[Prompt]:
         """Prompts for proposals; one that is too long is drawn again, a few times, and then left out."""

@@ -59,6 +59,10 @@ class Proposer:
             draft = kind.parse_proposal(answer, context)
         except parsing.ParseError as error:
             return _refused(str(error))
+        return self.check(kind, draft, step)
+
+    def check(self, kind: TaskKind, draft: Draft, step: int = -1) -> PendingVerdict:
+        """Whether a draft is a task, wherever it comes from."""
         why = self._refuse(kind, draft)
         if why is not None:
             return _refused(why)

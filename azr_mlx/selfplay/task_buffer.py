@@ -51,10 +51,10 @@ def frontier(rates: Sequence[float | None]) -> list[float]:
     return [weight + same for weight in weights]
 
 
-UNIFORM = "uniform"
+UNIFORM, FRONTIER = "uniform", "frontier"
 PREFERENCES: Mapping[str, Callable[[Sequence[float | None]], list[float]]] = {
     "learnable": learnable,
-    "frontier": frontier,
+    FRONTIER: frontier,
 }
 
 

@@ -185,6 +185,7 @@ CONDITIONS = {
         (*CURRICULUM, "reward.crowded=0.5"),
     ),
     "curriculum-counted": Condition("the same without the reward of the archive, which only counts", CURRICULUM),
+    "mutations": Condition("the nano preset with two edited programs of each kind", ("batch.mutations=2",)),
     "counted": Condition("the nano preset, its programs counted in the archive", ("buffer.archive=true",)),
     "fresh-half": Condition("half of the drawn tasks are of the same step", ("batch.fresh_share=0.5",)),
 }
