@@ -650,6 +650,7 @@ def presets(memory: str, chip: str) -> None:
 @click.option("--flops", type=click.FloatRange(min=0, min_open=True), metavar="TFLOP/S", help="Of matrix products.")
 @click.option("--calibrate", type=click.Path(path_type=Path), metavar="FILE", help="What azr bench measured.")
 @click.option("--workers", default="", metavar="CHIPS", help="Machines that share the work, as 'M3 Max, M1 16GB'.")
+@click.option("--lengths", type=click.Path(path_type=Path), metavar="RUN", help="Take lengths from this run's steps.")
 def plan(
     source: str,
     sets: tuple[str, ...],
@@ -659,12 +660,14 @@ def plan(
     flops: float | None,
     calibrate: Path | None,
     workers: str,
+    lengths: Path | None,
 ) -> int:
     """Say whether a configuration fits into memory and how long a step takes.
 
     Nothing is downloaded or trained. Memory is what the code holds when every row is as long as it may be; when it is
     too much, the fields to change are named with their values, and the exit code is 1. Time is a roofline, the least
-    that bandwidth and flops allow. Without --memory it is about this machine.
+    that bandwidth and flops allow, at the mean lengths of a simulated step or, with --lengths, of a run. Without
+    --memory it is about this machine.
 
     \b
     Examples:
@@ -676,9 +679,11 @@ def plan(
       azr plan --config qwen2.5-coder-3b --calibrate azr-bench.json
     """
     from azr_mlx import config, planner
+    from azr_mlx.run.folder import RunFolder
 
     settings = config.load(_chosen(source), sets)
-    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate, workers)
+    rows = None if lengths is None else RunFolder(lengths).rows()
+    lines, fits = planner.plan_command(settings, memory, chip, bandwidth or 0.0, flops or 0.0, calibrate, workers, rows)
     click.echo("\n".join(lines))
     return 0 if fits else 1
 

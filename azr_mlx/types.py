@@ -219,6 +219,8 @@ class Update:
     tokens: int  # completion tokens that entered the backward pass
     seconds: float = 0.0
     peak_memory: int = 0  # bytes
+    # Tokens and operations of the step's generation and of the update, by their names in timings.jsonl.
+    work: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, float] = field(default_factory=dict)
 
 

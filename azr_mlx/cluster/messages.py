@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from azr_mlx.model import work
+from azr_mlx.model.held import Keep
 from azr_mlx.model.loss import Objective, Sums
 from azr_mlx.model.packing import Example
 from azr_mlx.model.sampler import Finished, Request
-from azr_mlx.model.trunk import Keep
 from azr_mlx.types import Stop
 
 Arrays = Mapping[str, np.ndarray]
@@ -95,7 +95,12 @@ def item_message(item: Item) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         values, arrays = _examples([item.micro_batch])
         return {"kind": "logprob", "reference": item.reference, **values}, arrays
     values, arrays = _examples(item.micro_batches)
-    return {"kind": "gradient", "objective": asdict(item.objective), "keep": item.keep.value, **values}, arrays
+    return {"kind": "gradient", "objective": asdict(item.objective), "keep": item.keep, **values}, arrays
+
+
+def _keep(said: Any) -> Keep | None:
+    """What is kept of forward passes; None leaves it to the memory of whoever computes."""
+    return None if said is None else Keep(said)
 
 
 def read_item(values: Mapping[str, Any], arrays: Arrays) -> Item:
@@ -120,7 +125,7 @@ def read_item(values: Mapping[str, Any], arrays: Arrays) -> Item:
         if values["kind"] == "logprob":
             return work.LogprobItem(micro_batches[0], bool(values["reference"]))
         if values["kind"] == "gradient":
-            return work.GradientItem(micro_batches, Objective(**values["objective"]), Keep(values["keep"]))
+            return work.GradientItem(micro_batches, Objective(**values["objective"]), _keep(values["keep"]))
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"the item has another form: {type(error).__name__} {error}") from None
     raise ValueError("the item is of a kind that this version does not know")

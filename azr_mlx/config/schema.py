@@ -199,7 +199,13 @@ class OptimConfig:
     gradient_items: int = option(
         0, "sums of consecutive micro-batches that an update is added up from; 0 is one for each micro-batch", low=0
     )
-    checkpoint_layers: bool = option(False, "recompute each layer in the backward pass: less memory, more time")
+    checkpoint_layers: str = option(
+        "auto",
+        "what the backward pass computes again instead of keeping it: true is each layer, projections is what lies "
+        "between a layer's matrices, false is nothing; auto takes for each micro-batch the last of these that fits "
+        "into free memory",
+        choices=("auto", "true", "projections", "false"),
+    )
 
 
 @dataclass(frozen=True)

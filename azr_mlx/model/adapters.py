@@ -46,6 +46,15 @@ class Tape:
     def __init__(self) -> None:
         self.kept: list[tuple[AdaptedLinear, mx.array]] = []
         self._next: int | None = None  # None while recording
+        self._passing = False
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Within it nothing is kept, but gradients are put together as in a replay: what is kept changes no bit."""
+        self._passing = True
+        with self._run():
+            yield
+        self._passing = False
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -78,6 +87,8 @@ class Tape:
             self.kept.append((layer, mx.zeros(output.shape, output.dtype)))
 
     def output(self, layer: AdaptedLinear, x: mx.array) -> mx.array:
+        if self._passing:
+            return _given(layer, None, x)
         if self._next is None:
             y = layer.projected(x, layer.lora_a, layer.lora_b)
             self.kept.append((layer, y))
@@ -91,12 +102,12 @@ class Tape:
 _running: Tape | None = None
 
 
-def _given(layer: AdaptedLinear, output: mx.array, x: mx.array) -> mx.array:
-    """`output`, which is what the layer makes of x, with the layer's gradient."""
+def _given(layer: AdaptedLinear, output: mx.array | None, x: mx.array) -> mx.array:
+    """`output`, which is what the layer makes of x (None: computed), with the layer's gradient."""
 
     @mx.custom_function
     def project(x: mx.array, lora_a: mx.array, lora_b: mx.array) -> mx.array:
-        return output
+        return layer.projected(x, lora_a, lora_b) if output is None else output
 
     @project.vjp
     def gradient(primals: tuple[mx.array, ...], cotangent: mx.array, outputs: mx.array) -> tuple[mx.array, ...]:

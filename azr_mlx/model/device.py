@@ -127,6 +127,17 @@ def spare_memory() -> int:
     return _ram() - memory().active
 
 
+def room() -> int:
+    """Bytes that MLX may hold on this machine: what Metal recommends, nine tenths of another GPU, most of a CPU's."""
+    import mlx.core as mx
+
+    profile = prepare()
+    recommended = mx.device_info().get("max_recommended_working_set_size", 0)
+    if profile.name == "metal" and recommended:
+        return int(recommended)
+    return int((0.9 if profile.packed and profile.name != "rehearsal" else 0.8) * profile.memory)
+
+
 def reset_peak() -> None:
     """Start a new peak at what is active now."""
     import mlx.core as mx

@@ -24,9 +24,10 @@ import mlx.core as mx
 
 from azr_mlx.model.backbone import Backbone
 from azr_mlx.model.cpu_kernels import exp
+from azr_mlx.model.held import Keep
 from azr_mlx.model.limits import head_rows
 from azr_mlx.model.packing import Batch
-from azr_mlx.model.trunk import Gradients, Keep, Walk, hidden
+from azr_mlx.model.trunk import Gradients, Walk, hidden
 
 # The raw ratio of trainer to sampler probability is called off when it leaves this range (Update.ratio_outside).
 RATIO_LOW, RATIO_HIGH = 0.8, 1.25

@@ -311,6 +311,24 @@ class Batch:
             context += level.width
         return total
 
+    @property
+    def slots(self) -> int:
+        """Tokens that pass attention, padding included."""
+        return self.computed if self.tree is None else int(self.tree.spread.size)
+
+    def scores(self, longest: int) -> float:
+        """Attention weights of one head that are held for the gradient: of levels that have a mask of their own, and
+        of those of at most `longest` tokens (a Linux CPU)."""
+        if self.tree is None:
+            rows, length = map(int, self.tokens.shape)
+            return rows * length * length if length <= longest else 0
+        total = context = 0
+        for level in self.tree.levels:
+            if level.width <= longest or (not longest and context):
+                total += len(level.lengths) * level.width * (context + level.width)
+            context += level.width
+        return total
+
     def part(self, start: int, stop: int) -> tuple[mx.array | None, ...]:
         """Targets, advantages, sampler, old and reference values of completion tokens start..stop."""
         columns = (self.targets, self.advantages, self.sampler, self.old, self.reference)

@@ -31,14 +31,15 @@ from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 from mlx_lm.tuner.lora import LoRALinear  # noqa: E402
 from mlx_lm.tuner.utils import linear_to_lora_layers  # noqa: E402
 
-from azr_mlx.model import cpu_kernels, rope, sampler, weights, work  # noqa: E402
+from azr_mlx.model import cpu_kernels, retention, rope, sampler, weights, work  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
 from azr_mlx.model.adapter_config import ADAPTER_CONFIG  # noqa: E402
 from azr_mlx.model.adapters import adapt  # noqa: E402
 from azr_mlx.model.backbone import Backbone  # noqa: E402
+from azr_mlx.model.held import OPTIONS, Keep  # noqa: E402
 from azr_mlx.model.limits import TILE_ROWS  # noqa: E402
-from azr_mlx.model.packing import Example, Pack, micro_batches  # noqa: E402
-from azr_mlx.model.trunk import Gradients, Keep  # noqa: E402
+from azr_mlx.model.packing import Batch, Example, Pack, micro_batches  # noqa: E402
+from azr_mlx.model.trunk import Gradients  # noqa: E402
 from azr_mlx.types import GB  # noqa: E402
 
 ADAPTER, OPTIMIZER = "adapter.", "optim."
@@ -148,6 +149,9 @@ class Policy:
         self.lora_parameters = parameters
         self._seed_adapters(seed)
         self.backbone = self._view(model)
+        activation = device.activation_dtype(model_config.dtype, profile).size
+        plain = self.backbone.plain
+        self.retention = retention.retention_of(self.backbone, profile.packed, activation) if plain else None
         self.optimizer = optimizers.AdamW(
             learning_rate=optim.lr,
             betas=[optim.beta1, optim.beta2],
@@ -458,14 +462,17 @@ class Policy:
         if not denominator:
             raise ValueError("no completion tokens to learn from")
         self._prefixes = {}  # frees memory, and keeps what is computed next independent of what was sampled before
-        device.reset_peak()
+        if self.retention is None:
+            device.reset_peak()
+        else:
+            self.retention.reset()
         objective = self._objective()
         rows = self._examples(rollouts, advantages, objective)
         micro_batches = [work.MicroBatch.of(rows, pack) for pack in self._packs(rows)]
         items = work.gradient_items(
             micro_batches,
             objective,
-            keep=Keep.INPUTS if self.optim.checkpoint_layers else Keep.ALL,
+            keep=OPTIONS.get(self.optim.checkpoint_layers),
             items=self.optim.gradient_items,
         )
         passes = [self._one_step(items, denominator) for _ in range(self.loss.updates_per_batch)]
@@ -486,7 +493,8 @@ class Policy:
             rows=len(rows),
             tokens=sums.tokens,
             seconds=time.perf_counter() - started,
-            peak_memory=device.memory().peak,
+            peak_memory=max(device.memory().peak, self.retention.peak if self.retention else 0),
+            work=self._work(rows, micro_batches),
             extra={
                 "micro_batches": float(len(micro_batches)),
                 "rows_skipped": float(len(rollouts) - len(rows)),
@@ -495,6 +503,42 @@ class Policy:
                 "importance_capped": first.capped / tokens,
             },
         )
+
+    def _work(self, rows: Sequence[Example], micro_batches: Sequence[work.MicroBatch]) -> dict[str, float]:
+        """Tokens and operations of the last generation session and of an update, by the names of timings.jsonl."""
+        count, batches = self.last_count, [one.batch for one in micro_batches]
+        times = self.loss.updates_per_batch
+        tokens = {
+            "prefill": count.prefill_tokens, "prefill/asked": count.prompt_tokens, "decode": count.decode_rows,
+            "decode/kept": count.new_tokens, "update": times * sum(batch.computed for batch in batches),
+            "update/slots": times * sum(batch.slots for batch in batches),
+            "update/rows": times * sum(map(len, rows)),
+            "update/prompts": times * sum(map(len, {row.prompt for row in rows})),
+            "update/completions": times * sum(len(row.completion) for row in rows),
+        }  # fmt: skip
+        found = {f"tokens/{name}": float(number) for name, number in tokens.items()}
+        found["rollouts"] = float(count.requests)
+        if self.retention is not None:
+            size, again = self.retention.dimensions, self.retention.again
+            writing = size if self.profile.packed else replace(size, adapters=0)  # merged into the matrices
+            flops = {
+                "prefill": writing.forward(count.prefill_tokens, count.prefill_pairs) + size.head(count.prefills),
+                "decode": writing.forward(count.decode_rows, count.decode_pairs) + size.head(count.decode_rows),
+                "update": again
+                + times * sum(size.gradient(batch.computed, batch.pairs, int(batch.targets.size)) for batch in batches),
+            }
+            found |= {f"flops/{name}": number for name, number in flops.items()}
+            found |= {"flops/update/again": again, "flops/step": sum(flops.values())}
+        return found
+
+    @contextlib.contextmanager
+    def holding(self, batch: Batch, told: Keep | None) -> Iterator[Keep]:
+        """What to keep of the forward pass of a micro-batch that is computed within it: as told, or what fits."""
+        if self.retention is None:
+            yield Keep.ALL  # a trunk that runs as it is
+            return
+        with self.retention.holding(batch, told) as keep:
+            yield keep
 
     def _objective(self) -> losses.Objective:
         settings = self.loss

@@ -72,10 +72,14 @@ class Finished:
 class Count:
     """What a call computed, for reports: tokens through the trunk in prefill and decode, and those asked for."""
 
+    requests: int = 0
     prompt_tokens: int = 0  # sum of prompt lengths over requests
     prefill_tokens: int = 0  # prompt tokens that were computed, padding included
+    prefills: int = 0  # rows that they were computed in
+    prefill_pairs: int = 0  # pairs of query and key in a head that they are, padding included
     decode_steps: int = 0
     decode_rows: int = 0  # sum of batch widths over steps, ended rows included
+    decode_pairs: int = 0  # keys that those rows attended to, padding included
     tile_rows: int = 0  # the same with every width rounded up to whole tiles: what products with the weights compute
     new_tokens: int = 0
     widest: int = 0
@@ -198,6 +202,7 @@ class Decoder:
         """Queue requests. Long ones start first, so that the end of a call is not one row decoding alone."""
         for request in requests:
             self.waiting.append(request)
+            self.count.requests += 1
             self.count.prompt_tokens += len(request.prompt)
         # Equal prompts stay together: they are prefilled once. Python's sort is stable and looks at nothing but the
         # requests, so the order, and with it every batch, is the same in a repeated run.
@@ -249,6 +254,7 @@ class Decoder:
     def _launch(self) -> None:
         """Draw the next token of every row; the result is computed in the background."""
         assert self.tokens is not None
+        self.count.decode_pairs += len(self.rows) * (self.backbone.columns(self.cache)[0] + 1)
         hidden = self.backbone.hidden(self.tokens[:, None], self.cache)
         self.tokens, self.logprobs = self._draw(self.backbone.logits(hidden[:, -1]), self.rows)
         mx.async_eval(self.tokens, self.logprobs)
@@ -453,6 +459,8 @@ class Decoder:
         for i, row in enumerate(rows):
             padded[i, : len(row)] = row
         self.count.prefill_tokens += padded.size
+        self.count.prefill_pairs += padded.size * (self.backbone.columns(cache)[0] + longest)
+        self.count.prefills += len(rows)
         tokens, piece = mx.array(padded), max(1, PREFILL_TOKENS // len(rows))
         parts = []
         for start in range(0, longest, piece):

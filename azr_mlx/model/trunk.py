@@ -14,7 +14,6 @@ tokens, D width, d width of a head.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from typing import Any
 
 import mlx.core as mx
@@ -25,17 +24,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 from azr_mlx.model import cpu_kernels
 from azr_mlx.model.adapters import Tape
 from azr_mlx.model.backbone import Backbone
+from azr_mlx.model.held import Keep
 from azr_mlx.model.packing import Batch, Level, Tree
 
 Gradients = dict[str, mx.array]  # flat parameter name -> gradient
-
-
-class Keep(StrEnum):
-    """What the forward pass keeps for the backward pass, from the least memory to the least time."""
-
-    INPUTS = "inputs"  # of each block, which is then computed again: a second forward pass
-    PROJECTIONS = "projections"  # and the outputs of the adapted projections: only what lies between is computed again
-    ALL = "all"  # everything: nothing is computed again
 
 
 # Attention of a tree ----------------------------------------------------------------------------------------------
@@ -192,8 +184,9 @@ class Walk:
             _put(backbone.model, self._names, arrays)
             if backbone.plain:
                 state, allowed = backbone.trunk.embed_tokens(batch.tokens), masks(batch)
-                for layer in backbone.layers:
-                    state = _block(layer, state, batch, allowed)
+                with Tape().passing():
+                    for layer in backbone.layers:
+                        state = _block(layer, state, batch, allowed)
             else:
                 state = backbone.hidden(batch.tokens)
             final = _final(backbone, state, batch)
@@ -258,9 +251,7 @@ class Walk:
             ) -> mx.array:
                 _put(layer, names, arrays[: len(names)])
                 state = arrays[len(names)] if len(arrays) > len(names) else entered
-                if tape is None:
-                    return _block(layer, state, batch, self._allowed)
-                with tape.replaying():
+                with Tape().passing() if tape is None else tape.replaying():
                     return _block(layer, state, batch, self._allowed)
 
             try:

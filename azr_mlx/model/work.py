@@ -25,8 +25,9 @@ import numpy as np
 from azr_mlx.model import loss as losses
 from azr_mlx.model import sampler
 from azr_mlx.model.backbone import Backbone
+from azr_mlx.model.held import Keep
 from azr_mlx.model.packing import Batch, Example, Pack
-from azr_mlx.model.trunk import Gradients, Keep
+from azr_mlx.model.trunk import Gradients
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -52,6 +53,10 @@ class Model(Protocol):
 
     def reference(self) -> AbstractContextManager[None]:
         """Within it the adapters are off."""
+        ...
+
+    def holding(self, batch: Batch, told: Keep | None) -> AbstractContextManager[Keep]:
+        """What to keep of the forward pass of a micro-batch that is computed within it: as told, or what fits."""
         ...
 
 
@@ -185,12 +190,14 @@ class GradientItem:
 
     micro_batches: tuple[MicroBatch, ...]
     objective: losses.Objective
-    keep: Keep = Keep.INPUTS  # of the forward pass (loss.gradient)
+    keep: Keep | None = None  # of the forward pass (loss.gradient); None: whoever computes it knows its memory
 
     def compute(self, model: Model) -> tuple[Gradients, losses.Sums]:
-        return joined(
-            losses.gradient(model.backbone, one.batch, self.objective, self.keep) for one in self.micro_batches
-        )
+        return joined(self._gradient(model, one.batch) for one in self.micro_batches)
+
+    def _gradient(self, model: Model, batch: Batch) -> tuple[Gradients, losses.Sums]:
+        with model.holding(batch, self.keep) as keep:
+            return losses.gradient(model.backbone, batch, self.objective, keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +227,7 @@ def joined(parts: Iterable[tuple[Gradients, losses.Sums]]) -> tuple[Gradients, l
 
 
 def gradient_items(
-    micro_batches: Sequence[MicroBatch], objective: losses.Objective, *, keep: Keep, items: int = 0
+    micro_batches: Sequence[MicroBatch], objective: losses.Objective, *, keep: Keep | None = None, items: int = 0
 ) -> list[GradientItem]:
     """Micro-batches, in their order, as at most `items` items of consecutive ones (0: one item each)."""
     number = min(items or len(micro_batches), len(micro_batches))

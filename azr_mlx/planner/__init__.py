@@ -3,9 +3,9 @@
 from azr_mlx.planner.ladder import LADDER, Rung, RungChoice, RungEstimate, choose, choose_here, estimate, table
 from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
 from azr_mlx.planner.memory import (
-    KEPT_EXTRA,
     MemoryPlan,
     held_weights,
+    kept,
     plan_memory,
     rows_together,
     token_bytes,
@@ -14,10 +14,9 @@ from azr_mlx.planner.memory import (
 from azr_mlx.planner.plan import fitting_changes, plan_command
 from azr_mlx.planner.roofline import Cost, step_costs
 from azr_mlx.planner.shapes import PUBLISHED, Shape, adapter_parameters, shape_of
-from azr_mlx.planner.workload import Workload, other_workloads, step_workloads
+from azr_mlx.planner.workload import Workload, other_workloads, step_workloads, typical_workloads
 
 __all__ = [
-    "KEPT_EXTRA",
     "LADDER",
     "PUBLISHED",
     "Cost",
@@ -36,6 +35,7 @@ __all__ = [
     "fitting_changes",
     "held_weights",
     "here",
+    "kept",
     "mac",
     "other_workloads",
     "plan_command",
@@ -47,5 +47,6 @@ __all__ = [
     "step_workloads",
     "table",
     "token_bytes",
+    "typical_workloads",
     "weight_bytes",
 ]

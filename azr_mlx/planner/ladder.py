@@ -75,7 +75,7 @@ LADDER = (
 
 @dataclass(frozen=True)
 class RungEstimate:
-    """What a preset takes on a machine: bytes at most, seconds of a step (at half of the longest lengths)."""
+    """What a preset takes on a machine: bytes at most, seconds of a step (at mean lengths)."""
 
     preset: str
     memory: int
@@ -112,7 +112,7 @@ def estimate(preset: str, machine: Machine) -> RungEstimate:
     """Raises AzrError when the shapes of the preset's model are not known."""
     settings = config.load(preset)
     shape = shape_of(settings.model)
-    step = sum(cost.seconds for cost in step_costs(settings, shape, machine, 0.5))
+    step = sum(cost.seconds for cost in step_costs(settings, shape, machine))
     memory = plan_memory(settings, shape, machine).total
     return RungEstimate(preset, memory, machine.room, step, settings.steps, settings.minutes)
 
@@ -159,7 +159,7 @@ def table(machine: Machine) -> list[str]:
     choice = choose(machine)
     lines = [
         f"machine   {machine.name}, {machine.room / GB:.1f} GB usable; {machine.basis}",
-        "          memory at the longest lengths, time at half of them, both derived and not measured",
+        "          memory at the longest lengths, time at mean lengths, both derived and not measured",
         "",
         f"  {'preset':<28}{'GB':>6}{'s a step':>10}{'steps/h':>9}{'hours':>7}",
     ]

@@ -23,6 +23,9 @@ GPU_BANDWIDTH, GPU_FLOPS = 0.7, 0.6
 # The same for the product of a few dozen rows with 4-bit weights: 11.2 to 11.5 TFLOP/s on an M3 Max (mlx pull request
 # 3863), 0.8 of its peak.
 GPU_TILE_FLOPS = 0.8
+# Seconds that a kernel adds to a decoding step of an Apple GPU, however small it is: what a published 180.6 tokens/s of
+# a 4-bit 3B on an M2 Ultra leaves beside reading its weights, shared by some 25 kernels in each of 36 blocks.
+GPU_LAUNCH = 2.7e-6
 MATRIX_UNIT_TILE = 64  # rows of a tile of MLX's kernels for the matrix units of M5; up to 32 rows take half of one
 
 
@@ -78,7 +81,7 @@ def mac(memory: float, chip: str = "", room: float = 0.0, gpu_cores: int = 0) ->
     room = room or _metal_room(memory)
     return Machine(
         f"Apple {found.name} with {found.gpu_cores} GPU cores{assumed}", "metal", memory, room, found.bandwidth * GB,
-        found.tflops * 1e12, "published bandwidth, derived flops", found.cores,
+        found.tflops * 1e12, "published bandwidth, derived flops", found.cores, launch=GPU_LAUNCH,
         tile=MATRIX_UNIT_TILE if found.matrix_units else TILE_ROWS,
     )  # fmt: skip
 

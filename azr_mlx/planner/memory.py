@@ -2,9 +2,8 @@
 
 `sampler` bounds keys and values; `loss` keeps the inputs of all blocks and one block's temporaries (or, kept, all of
 them) and a few rows of logits; `policy` holds adapters, two moments and, on a CPU, a second set of projections with the
-adapters added. How many arrays of a block are alive at once was read from the graph and fitted to measured peaks on a
-CPU; `benchmarks/speed/memory.py` shows prediction beside measurement. What is said about a GPU is derived from the same
-counts and has not been measured.
+adapters added. What the loss holds is counted in model/held.py; `benchmarks/speed/memory.py` shows prediction beside
+measurement. What is said about a GPU is derived from the same counts and has not been measured.
 
 Sizes are bytes. B rows, P prompt tokens, K completion tokens, T tokens of a pass, V vocabulary, D width.
 """
@@ -16,28 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from azr_mlx import config
-from azr_mlx.model.limits import CACHE_STEP, KEPT_LENGTH, PREFILL_TOKENS, QUERY_BLOCK, cache_limit, head_rows
+from azr_mlx.model.held import AUTO_SHARES, OPTIONS, Arrays, Keep, Pass, Sizes, activation_bytes, block_bytes
+from azr_mlx.model.limits import CACHE_STEP, KEPT_LENGTH, PREFILL_TOKENS, QUERY_BLOCK, cache_limit
 from azr_mlx.planner.machine import Machine
 from azr_mlx.planner.shapes import Shape, adapted_parameters, adapter_parameters
 from azr_mlx.planner.workload import Workload, other_workloads, step_workloads
 from azr_mlx.types import GB
 
-# Arrays of a block that are alive at the peak, by their width: the residual stream (D), the gate (F), queries (H d),
-# keys or values (G d), adapters (rank), and attention weights or scores. Fitted by benchmarks/speed/fit_memory.py.
-Arrays = Mapping[str, float]
-# First what a CPU holds, whose gradients are written out (model/cpu_kernels.py), then what it held when MLX found them
-# by itself, as it still does on a GPU.
-RECOMPUTED: Arrays = {"width": 11.1, "gate": 11.7, "queries": 6.9, "keys": 3.5, "rank": 0.0, "scores": 1.1}
-KEPT: Arrays = {"width": 5.8, "gate": 4.6, "queries": 4.3, "keys": 2.6, "rank": 1.9, "scores": 0.6}
-GPU_RECOMPUTED: Arrays = {"width": 9.9, "gate": 16.7, "queries": 1.2, "keys": 6.6, "rank": 3.3, "scores": 1.8}
-GPU_KEPT: Arrays = {"width": 5.5, "gate": 6.5, "queries": 2.4, "keys": 4.0, "rank": 4.7, "scores": 1.2}
+# Arrays of a block that are alive at the peak of a prefill (held.Arrays).
 PREFILL: Arrays = {"width": 7.5, "gate": 3.8, "queries": 4.2, "keys": 0.0, "rank": 0.0, "scores": 2.5}
-KEPT_EXTRA = 0.75  # the backward pass of a kept block holds so much more than what was kept
-HEAD_ARRAYS = 3  # (rows, V) arrays in the head of the loss
 DRAW_ARRAYS = 2.5  # (B, V) arrays while tokens are drawn
 STEP_ARRAYS = 3  # gradient, its scaled copy and the new parameters and moments of an optimizer step
-# The graph of masked attention on a GPU keeps probabilities and their gradient; causal attention keeps no scores.
-MASKED_SCORES = 4
 
 PYTHON_BYTES = 600 * 10**6  # interpreter, libraries and tokenizer, without what MLX holds
 WORKER_BYTES = 85 * 10**6  # two clean processes, their guards and a small program of one executor worker
@@ -88,6 +76,7 @@ def plan_memory(
     act = 4 if settings.model.dtype == "float32" or not machine.packed else 2
     keys = token_bytes(settings, shape, machine)
     adapter = adapter_parameters(settings.lora, shape)
+    sizes = sizes_of(settings, shape, machine)
     caches = sampling = width = columns = 0
     for one in work:
         rows = rows_together(settings.sampling, one, keys)
@@ -98,16 +87,16 @@ def plan_memory(
         tokens = min(PREFILL_TOKENS, distinct * one.prompt)
         own = distinct * _columns(one.prompt) * keys
         scores = distinct * min(one.prompt, QUERY_BLOCK) * one.prompt
-        block = _block(PREFILL, shape, tokens, scores, 0, act, 0 if machine.packed else 4)
+        block = block_bytes(PREFILL, sizes, tokens, scores, 0, act, 0 if machine.packed else 4)
         # One layer's cache is copied when it grows, if it has to; logits, or a block's temporaries, come and go.
         grows = cache // shape.layers if length > _columns(one.prompt) else 0
-        step = _block(PREFILL, shape, rows, rows * length, 0, act, act)
+        step = block_bytes(PREFILL, sizes, rows, rows * length, 0, act, act)
         beside = max(grows, DRAW_ARRAYS * 4 * rows * shape.vocabulary, step)
         fork = 2 * own / shape.layers if one.group > 1 else 0  # layer by layer, the old one leaves when it is copied
         beside = max(beside, own + block - cache, fork + rows * _columns(one.prompt) * keys - cache)
         if cache + beside > caches + sampling:
             caches, sampling, width, columns = cache, int(beside), rows, length
-    gradients, activations, pass_tokens = _learning(settings, shape, machine, work, act, adapter)
+    gradients, activations, pass_tokens = _learning(settings, shape, machine, work, adapter)
     kinds = len(settings.tasks.kinds)
     buffers = 0
     if machine.kind == "metal":
@@ -124,7 +113,7 @@ def plan_memory(
 
 
 def _learning(
-    settings: config.Config, shape: Shape, machine: Machine, work: Sequence[Workload], act: int, adapter: int
+    settings: config.Config, shape: Shape, machine: Machine, work: Sequence[Workload], adapter: int
 ) -> tuple[int, int, int]:
     """(gradients, activations, tokens of the largest micro-batch) of an update."""
     budget = settings.optim.micro_batch_tokens
@@ -132,7 +121,7 @@ def _learning(
     activations = pass_tokens = 0
     several = False
     longest = 1 << 62 if machine.packed else KEPT_LENGTH
-    recomputed, kept = (GPU_RECOMPUTED, GPU_KEPT) if machine.packed else (RECOMPUTED, KEPT)
+    sizes, keep = sizes_of(settings, shape, machine), kept(settings, shape, machine)
     for shared in (False, True):
         # Rows that share a prompt go into passes of their own (packing.micro_batches).
         alike = [one for one in trained if (one.group > 1) == shared]
@@ -146,21 +135,8 @@ def _learning(
         for tokens, scores, completion in packs:
             # Shorter rows may fill a pass that the longest ones leave room in.
             tokens = max(tokens, min(budget, total))
-            arrays = recomputed if settings.optim.checkpoint_layers else kept
-            # Half of a block's arrays belong to its adapters, which are float32 whatever the activations are.
-            each = (act + 4) / 2
-            score_bytes = 4.0
-            if machine.packed:
-                score_bytes = act * MASKED_SCORES / arrays["scores"] if shared else 0
-            block = _block(arrays, shape, tokens, scores, settings.lora.rank, each, score_bytes)
-            head = HEAD_ARRAYS * 4 * min(head_rows(shape.vocabulary), completion) * shape.vocabulary
-            head += 2 * 4 * completion * shape.width
-            if settings.optim.checkpoint_layers:
-                states = (shape.layers + 1) * tokens * shape.width * act
-                peak = states + max(block, head)
-            else:
-                peak = shape.layers * block + max(KEPT_EXTRA * block, head)
-            activations, pass_tokens = max(activations, int(peak)), max(pass_tokens, tokens)
+            peak = activation_bytes(sizes, Pass(int(tokens), scores, completion, masked=shared), keep)
+            activations, pass_tokens = max(activations, peak), max(pass_tokens, tokens)
     if not activations:
         return 0, 0, 0
     gradients = (2 if several else 1) * 4 * adapter
@@ -196,13 +172,28 @@ def held_weights(length: int, span: int, causal: bool, longest: int) -> float:
     return length * (span - (max(0, length - QUERY_BLOCK) / 2 if causal else 0))
 
 
-def _block(
-    arrays: Arrays, shape: Shape, tokens: float, scores: float, rank: int, each: float, score_bytes: float
-) -> float:
-    """Bytes of a block's temporaries for `tokens` tokens and `scores` numbers of scores a head."""
-    a = arrays
-    numbers = a["width"] * shape.width + a["gate"] * shape.gate + a["queries"] * shape.queries + a["keys"] * shape.keys
-    return tokens * (numbers * each + a["rank"] * rank * 4) + a["scores"] * scores * shape.heads * score_bytes
+def sizes_of(settings: config.Config, shape: Shape, machine: Machine) -> Sizes:
+    """The numbers of a block, for `activation_bytes`."""
+    last = shape.linears()[-1].path
+    adapted = [one for one in shape.linears() if not settings.lora.keys or one.path in settings.lora.keys]
+    act = 4 if settings.model.dtype == "float32" or not machine.packed else 2
+    return Sizes(
+        shape.layers, shape.width, shape.gate, shape.queries, shape.keys, shape.heads, settings.lora.rank,
+        sum(one.outputs for one in adapted if one.path != last), shape.vocabulary, act, machine.packed,
+    )  # fmt: skip
+
+
+def kept(settings: config.Config, shape: Shape, machine: Machine) -> Keep:
+    """What an update keeps of its forward passes: as told, or (auto) the most that fits."""
+    said = OPTIONS.get(settings.optim.checkpoint_layers)
+    if said is not None:
+        return said
+    for keep, share in AUTO_SHARES.items():
+        option = next(word for word, meant in OPTIONS.items() if meant is keep)
+        tried = config.with_values(settings, {"optim.checkpoint_layers": option})
+        if plan_memory(tried, shape, machine).total <= share * machine.room:
+            return keep
+    return Keep.INPUTS
 
 
 def weight_bytes(model: config.ModelConfig, shape: Shape, machine: Machine) -> int:

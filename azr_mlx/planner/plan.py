@@ -8,18 +8,21 @@ measure this machine. Sizes are bytes (1 GB = 10^9), times seconds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.model.held import Keep
 from azr_mlx.planner import several
+from azr_mlx.planner.lengths import Row, Table, measured
 from azr_mlx.planner.machine import Machine, calibrated, here, mac, size
-from azr_mlx.planner.memory import plan_memory
+from azr_mlx.planner.memory import kept, plan_memory
 from azr_mlx.planner.roofline import step_costs
 from azr_mlx.planner.shapes import Shape, adapter_parameters, shape_of
-from azr_mlx.planner.workload import step_workloads
+from azr_mlx.planner.workload import step_workloads, typical_workloads
 from azr_mlx.types import GB
 
 
@@ -42,8 +45,8 @@ def fitting_changes(settings: config.Config, shape: Shape, machine: Machine) -> 
         moved = False
         if now.while_learning > room:
             tokens = settings.optim.micro_batch_tokens
-            if not settings.optim.checkpoint_layers:
-                turn("optim.checkpoint_layers", True)
+            if settings.optim.checkpoint_layers in ("false", "projections"):
+                turn("optim.checkpoint_layers", "auto")
                 moved = True
             elif tokens > longest and now.pass_tokens > longest:
                 turn("optim.micro_batch_tokens", max(longest, min(tokens, now.pass_tokens) // 2 // 256 * 256))
@@ -80,10 +83,16 @@ def fitting_changes(settings: config.Config, shape: Shape, machine: Machine) -> 
     return None
 
 
-def plan_lines(settings: config.Config, shape: Shape, machine: Machine) -> tuple[list[str], bool]:
-    """The lines of `azr plan`, and whether the configuration fits."""
+def plan_lines(
+    settings: config.Config, shape: Shape, machine: Machine, table: Table | None = None
+) -> tuple[list[str], bool]:
+    """The lines of `azr plan`, and whether the configuration fits. table: measured lengths."""
     m = plan_memory(settings, shape, machine)
-    keep = "recomputed in the backward pass" if settings.optim.checkpoint_layers else "kept"
+    keep = {
+        Keep.ALL: "blocks kept",
+        Keep.PROJECTIONS: "projections kept",
+        Keep.INPUTS: "blocks computed again",
+    }[kept(settings, shape, machine)]
     adapters = adapter_parameters(settings.lora, shape)
     bits = shape.quantized.get("bits", settings.model.bits)
     form = f"{bits} bits and scales" if machine.packed else "float32, as on every CPU"
@@ -101,7 +110,7 @@ def plan_lines(settings: config.Config, shape: Shape, machine: Machine) -> tuple
         ("sampling: keys, values", m.caches, f"{m.width} rows of {m.columns:,} tokens, {_kilo(m.token_bytes)} a token"),
         ("sampling: beside them", m.sampling, "prefill, growth of the cache, logits"),
         ("learning: gradients", m.gradients, "float32"),
-        ("learning: activations", m.activations, f"{m.pass_tokens:,} tokens a pass, blocks {keep}"),
+        ("learning: activations", m.activations, f"{m.pass_tokens:,} tokens a pass, {keep}"),
         ("kept for reuse", m.buffers, "MLX's cache of freed memory, shared prefixes"),
         (
             "executor and Python",
@@ -130,25 +139,26 @@ def plan_lines(settings: config.Config, shape: Shape, machine: Machine) -> tuple
             sets = " ".join(f"--set {key}={config.written(value)}" for key, value in words.items())
             lines += [f"it fits, with {after / GB:.2f} GB, with", f"  {sets}"]
         lines.append("")
-    return lines + _time_lines(settings, shape, machine), fits
+    return lines + _time_lines(settings, shape, machine, table), fits
 
 
-def _time_lines(settings: config.Config, shape: Shape, machine: Machine) -> list[str]:
-    half, whole = step_costs(settings, shape, machine, 0.5), step_costs(settings, shape, machine, 1.0)
+def _time_lines(settings: config.Config, shape: Shape, machine: Machine, table: Table | None) -> list[str]:
+    mean = step_costs(settings, shape, machine, typical_workloads(settings, table))
+    whole = step_costs(settings, shape, machine, step_workloads(settings))
     share_bandwidth, share_flops = machine.reached
     reached = "" if share_flops == 1 else f", of which {share_bandwidth:.0%} and {share_flops:.0%} are taken as reached"
     lines = [
         f"roofline  {machine.bandwidth / GB:.4g} GB/s, {machine.flops / 1e12:.3g} TFLOP/s ({machine.basis}){reached}",
-        "          at half of the longest lengths; the last column at all of it",
+        f"          at mean lengths, {'measured in a run' if table else 'simulated'}; the last column at the longest",
         "",
         f"{'time of a step':<20}{'seconds':>9}  {'bound by':<17}{'GB moved':>9}{'TFLOP':>9}{'longest':>10}",
     ]
-    for one, most in zip(half, whole, strict=True):
+    for one, most in zip(mean, whole, strict=True):
         lines.append(
             f"  {one.name:<18}{one.seconds:9.3g}  {one.bound:<17}{one.bytes / GB:9.3g}{one.flops / 1e12:9.3g}"
             f"{most.seconds:10.3g}  {one.what}"
         )
-    total, longest = sum(one.seconds for one in half), sum(one.seconds for one in whole)
+    total, longest = sum(one.seconds for one in mean), sum(one.seconds for one in whole)
     lines += [
         f"  {'a step':<18}{total:9.3g}  {'':<35}{longest:10.3g}",
         f"  {settings.steps:,} steps: {_hours(total * settings.steps)}"
@@ -174,10 +184,15 @@ def plan_command(
     flops: float = 0,
     calibrate: Path | None = None,
     workers: str = "",
+    rows: Sequence[Row] | None = None,
 ) -> tuple[list[str], bool]:
     """`azr plan`: the lines and whether it fits. bandwidth in GB/s, flops in TFLOP/s; `calibrate` is a file of
-    `azr bench`; `workers` names other machines that share the work. Raises AzrError."""
+    `azr bench`; `workers` names other machines that share the work; `rows` are the steps of a run whose lengths are
+    taken. Raises AzrError."""
     shape = shape_of(settings.model)
+    table = None if rows is None else measured(settings, rows)
+    if rows is not None and table is None:
+        raise UsageError("plan: the run of --lengths has no step yet whose lengths could be taken")
     if calibrate is not None:
         if chip:
             raise UsageError("plan: --calibrate names the machine that was measured, so that --chip says too much")
@@ -206,7 +221,7 @@ def plan_command(
             flops=flops * 1e12 or machine.flops,
             basis="given" if bandwidth and flops else f"{'bandwidth' if bandwidth else 'flops'} given",
         )
-    said, fits = plan_lines(settings, shape, machine)
+    said, fits = plan_lines(settings, shape, machine, table)
     if workers:
         more, all_fit = several.lines(settings, shape, machine, several.workers_of(workers))
         said, fits = said + more, fits and all_fit

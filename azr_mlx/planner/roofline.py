@@ -7,14 +7,19 @@ costs whole tiles of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from azr_mlx import config
+from azr_mlx.model.flops import Dimensions
 from azr_mlx.model.limits import PREFILL_TOKENS
 from azr_mlx.planner.machine import Machine
-from azr_mlx.planner.memory import rows_together, token_bytes, weight_bytes
+from azr_mlx.planner.memory import kept, rows_together, token_bytes, weight_bytes
 from azr_mlx.planner.shapes import Shape, adapter_parameters
-from azr_mlx.planner.workload import step_workloads
+from azr_mlx.planner.workload import Workload, step_workloads, typical_workloads
+
+# Kernels of a block in a forward pass, its adapters included: counted in the graph of a Qwen 2.5 block with LoRA.
+LAUNCHES = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +34,32 @@ class Cost:
     what: str
 
 
-def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: float) -> list[Cost]:
-    """The parts of a step when prompts and completions have `share` of their longest lengths."""
-    work = [one.shorter(share) for one in step_workloads(settings)]
+def step_costs(
+    settings: config.Config, shape: Shape, machine: Machine, work: Sequence[Workload] | None = None
+) -> list[Cost]:
+    """The parts of a step that writes `work` (none given: at mean lengths)."""
+    work = typical_workloads(settings) if work is None else work
+    size = dimensions(settings, shape)
     weights = weight_bytes(settings.model, shape, machine)
-    table = shape.vocabulary * shape.width
     keys = token_bytes(settings, shape, machine)
     adapters = 4 * adapter_parameters(settings.lora, shape)
     costs = []
-    for one, longest in zip(work, step_workloads(settings), strict=True):
+    limits = {one.name: one for one in step_workloads(settings)}
+    for one in work:
+        longest = limits.get(one.name, one)
         # The sampler plans for the longest.
         rows = rows_together(settings.sampling, longest, keys, settings.sampling.tile_rows or machine.batch_tile)
-        pairs = one.prompts * one.prompt**2 / 2
-        prompt_tokens = one.prompts * one.prompt
-        flops = 2 * shape.matrices * prompt_tokens + 4 * pairs * shape.queries * shape.layers
+        pairs, prompt_tokens = one.prompt_pairs, one.prompt_tokens
+        flops = size.forward(prompt_tokens, pairs) + size.head(one.prompts)
         passes = max(1, prompt_tokens / PREFILL_TOKENS)
         exps = prompt_tokens * shape.gate * shape.layers + 2 * pairs * shape.heads * shape.layers
-        costs.append(_cost(f"{one.name}: prefill", passes * weights, flops, exps, passes * 40 * shape.layers, machine,
-                           f"{one.prompts:,} prompts of {one.prompt:,} tokens"))  # fmt: skip
+        said = f"{one.prompts:,} prompts of {one.prompt:,} tokens, {prompt_tokens:,} computed"
+        launches = passes * LAUNCHES * shape.layers
+        costs.append(_cost(f"{one.name}: prefill", passes * weights, flops, exps, launches, machine, said))
         # As many full batches as there are, and what is left as a last one.
         batches = [(rows, one.rows // rows), (one.rows % rows, 1)]
         context = one.prompt + one.tokens / 2
-        products = 2 * (shape.matrices + table)  # operations of a row in products with the weights
+        products = 2 * (size.matrices + size.adapters + size.table)  # operations of a row in products with the weights
         moved = flops = exps = steps = 0.0
         for width, times in batches if one.rows % rows else batches[:1]:
             computed, read = machine.padded(width), 1
@@ -72,19 +81,18 @@ def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: f
                 * (shape.layers * (shape.gate + context * shape.heads) + 2 * shape.vocabulary)
             )
         padded = f" (computed as {machine.padded(rows)})" if machine.padded(rows) > rows else ""
-        costs.append(_cost(f"{one.name}: decode", moved, flops, exps, steps * 40 * shape.layers, machine,
+        costs.append(_cost(f"{one.name}: decode", moved, flops, exps, steps * LAUNCHES * shape.layers, machine,
                            f"{one.rows:,} rows of {one.tokens:,} tokens, {rows} at a time{padded}",
                            machine.tile_flops))  # fmt: skip
     tokens = completions = pairs = 0.0
     for one in work:
         if one.trained:
-            tokens += one.prompts * one.prompt + one.rows * one.tokens
+            tokens += one.prompt_tokens + one.rows * one.tokens
             completions += one.rows * one.tokens
-            pairs += one.prompts * one.prompt**2 / 2 + one.rows * one.tokens * (one.prompt + one.tokens / 2)
-    # Forward, and backward by the activations only: the weights are frozen. Recomputing is one more forward pass.
-    times_over = 6 if settings.optim.checkpoint_layers else 4
+            pairs += one.prompt_pairs + one.reply_pairs
     updates = settings.loss.updates_per_batch
-    flops = times_over * (shape.matrices * tokens + 2 * pairs * shape.queries * shape.layers) + 6 * table * completions
+    # Rows beyond their own triangle are computed masked or not at all: the real pairs are counted.
+    flops = size.gradient(tokens, pairs, completions) + size.again(tokens, pairs, kept(settings, shape, machine))
     passes = max(1.0, tokens / settings.optim.micro_batch_tokens)
     exps = tokens * 3 * shape.gate * shape.layers + 3 * pairs * shape.heads * shape.layers
     exps += 4 * completions * shape.vocabulary
@@ -93,6 +101,12 @@ def step_costs(settings: config.Config, shape: Shape, machine: Machine, share: f
                        updates * passes * 150 * shape.layers, machine,
                        f"{tokens:,.0f} tokens, {completions:,.0f} of them completions"))  # fmt: skip
     return costs
+
+
+def dimensions(settings: config.Config, shape: Shape) -> Dimensions:
+    """Sizes of the model's products."""
+    table = shape.vocabulary * shape.width
+    return Dimensions(shape.matrices, adapter_parameters(settings.lora, shape), table, shape.queries, shape.layers)
 
 
 def _cost(

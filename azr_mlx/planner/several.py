@@ -20,7 +20,6 @@ from azr_mlx.types import GB
 # Bytes a second that a connection carries: 94 % of 1 Gb/s, half of what Wi-Fi 6 says of itself in one room (an
 # assumption), 10 Gb/s of a Thunderbolt bridge.
 NETWORKS = (("1 GbE", 117e6), ("Wi-Fi 6", 60e6), ("Thunderbolt", 1.2e9))
-LENGTHS = 0.5  # of the longest ones, as the plan of one machine
 
 
 def workers_of(text: str) -> list[Machine]:
@@ -37,7 +36,7 @@ def workers_of(text: str) -> list[Machine]:
 
 def alone(settings: config.Config, shape: Shape, machine: Machine) -> SimulatedMachine:
     """Seconds that one machine takes for a step's completions and its gradient."""
-    costs = step_costs(settings, shape, machine, LENGTHS)
+    costs = step_costs(settings, shape, machine)
     learning = sum(one.seconds for one in costs if one.name == "update")
     return SimulatedMachine(machine.name, sum(one.seconds for one in costs) - learning, learning)
 
@@ -58,7 +57,7 @@ def lines(settings: config.Config, shape: Shape, machine: Machine, workers: list
     settings = config.with_values(settings, {"sampling.max_rows": min(rows, settings.sampling.max_rows)})
     everybody = [machine, *workers]
     adapter = 4.0 * adapter_parameters(settings.lora, shape)
-    one = sum(cost.seconds for cost in step_costs(whole, shape, machine, LENGTHS))
+    one = sum(cost.seconds for cost in step_costs(whole, shape, machine))
     name, bandwidth = NETWORKS[0]
     step = together(settings, shape, everybody, bandwidth)
     said = [

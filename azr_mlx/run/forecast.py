@@ -1,7 +1,7 @@
 """What a run will take, on one screen, before anything is downloaded: model, disk, memory, and when what comes.
 
-Memory and time are the planner's, derived from the model's shapes and the machine's rates; a time is at half of the
-longest lengths. `azr train` prints this first, and `azr train --dry-run` nothing else.
+Memory and time are the planner's, derived from the model's shapes and the machine's rates; a time is at mean
+lengths. `azr train` prints this first, and `azr train --dry-run` nothing else.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def forecast(settings: config.Config, machine: planner.Machine) -> Forecast:
     download = 0
     if folder is None:
         download = planner.weight_bytes(settings.model, shape, packed) if shape.quantized else in_full
-    step = sum(cost.seconds for cost in planner.step_costs(settings, shape, machine, 0.5))
+    step = sum(cost.seconds for cost in planner.step_costs(settings, shape, machine))
     training = settings.steps * step
     if settings.minutes:
         training = min(training, 60 * settings.minutes)
@@ -162,7 +162,7 @@ def _writing(
 ) -> float:
     """Seconds of prefill and decoding of a step of one kind with these values."""
     one_kind = config.with_values(settings, {"tasks.kinds": settings.tasks.kinds[:1], **values})
-    costs = planner.step_costs(one_kind, shape, machine, 0.5)
+    costs = planner.step_costs(one_kind, shape, machine)
     return sum(cost.seconds for cost in costs if cost.name.startswith(f"{name}:"))
 
 

@@ -72,6 +72,7 @@ class Tracker:
         sampling = self.seconds["write"]
         timing["tokens_per_second"] = round(self.sampled_tokens / sampling, 1) if sampling else 0.0
         timing |= {f"memory/{name}": size for name, size in memory.items()}
+        timing |= step.update.work
         if self.config.tracking.rollouts:
             self.run.write_rollouts(step.number, self._rollout_rows(step))
         self.run.append(row, timing)

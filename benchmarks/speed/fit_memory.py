@@ -30,8 +30,8 @@ from mlx.utils import tree_flatten  # noqa: E402
 from azr_mlx import config, planner  # noqa: E402
 from azr_mlx.model import limits, packing  # noqa: E402
 from azr_mlx.model import loss as losses  # noqa: E402
+from azr_mlx.model.held import KEPT_EXTRA, Keep  # noqa: E402
 from azr_mlx.model.policy import Policy  # noqa: E402
-from azr_mlx.model.trunk import Keep  # noqa: E402
 
 NAMES = ("width", "gate", "queries", "keys", "rank", "scores")
 
@@ -78,9 +78,7 @@ def measure(number: int, root: Path) -> tuple[dict[str, np.ndarray], dict[str, f
     for name, keep in (("RECOMPUTED", Keep.INPUTS), ("KEPT", Keep.ALL)):
         whole = peak(partial(losses.gradient, policy.backbone, batch, losses.Objective(), keep=keep))
         whole -= 4 * sum(value.size for _, value in tree_flatten(policy.model.trainable_parameters()))
-        held[name] = (
-            whole / (layers + planner.KEPT_EXTRA) if keep is Keep.ALL else whole - 4 * (layers + 1) * tokens * width
-        )
+        held[name] = whole / (layers + KEPT_EXTRA) if keep is Keep.ALL else whole - 4 * (layers + 1) * tokens * width
     actor, cache = policy.acting(), policy.backbone.empty_cache(count)
     held["PREFILL"] = peak(lambda: mx.eval(actor.hidden(batch.tokens, cache))) - sum(layer.nbytes for layer in cache)
     numbers = np.array([width, gate, heads * head, groups * head, rank, 0.0]) * tokens

@@ -125,7 +125,7 @@ def main() -> None:
     print(f"{PROFILE.name}, processor seconds")
     if {"rollouts", "length"} & set(wanted):
         folder = models.folder("nano", args.root)
-        optim = config.OptimConfig(micro_batch_tokens=2048, checkpoint_layers=True)
+        optim = config.OptimConfig(micro_batch_tokens=2048, checkpoint_layers="true")
         model = config.ModelConfig(id=str(folder), style="compact")
         policy = Policy.load(model, config.LoraConfig(), optim, config.SamplingConfig(max_rows=64), config.LossConfig())
         policy.stop_tokens = frozenset()

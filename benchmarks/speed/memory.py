@@ -79,7 +79,7 @@ CASES = (
 def measure(case: Case, root: Path) -> dict[str, Any]:
     """Predicted and measured peaks of a case in bytes."""
     folder = models.folder(case.model, root)
-    optim = config.OptimConfig(micro_batch_tokens=case.budget, checkpoint_layers=not case.keep)
+    optim = config.OptimConfig(micro_batch_tokens=case.budget, checkpoint_layers="false" if case.keep else "true")
     sampling = config.SamplingConfig(max_rows=case.prompts * case.group)
     settings = config.with_values(
         config.Config(),

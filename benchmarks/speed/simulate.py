@@ -29,6 +29,7 @@ from azr_mlx import config  # noqa: E402
 from azr_mlx.executor import Executor, Limits  # noqa: E402
 from azr_mlx.executor.rules import ALLOWED_MODULES  # noqa: E402
 from azr_mlx.generation import fits  # noqa: E402
+from azr_mlx.model.packing import common_prefix  # noqa: E402
 from azr_mlx.selfplay.environment import SelfPlay  # noqa: E402
 from azr_mlx.selfplay.prompts import make_style  # noqa: E402
 from azr_mlx.selfplay.proposer import Proposer  # noqa: E402
@@ -201,16 +202,17 @@ def main() -> None:
     args = parser.parse_args()
     settings = config.load(args.config, args.sets)
     steps = simulate(settings, Tokenizer.from_file(str(args.tokenizer / "tokenizer.json")), args.steps)
-    lengths: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    written: dict[tuple[str, str], list[Rollout]] = defaultdict(list)
     for one in steps:
         for rollout in one.written:
-            name = (str(rollout.prompt.role), str(rollout.prompt.kind))
-            lengths[name].append((len(rollout.prompt_tokens), len(rollout.completion.tokens)))
+            written[str(rollout.prompt.role), str(rollout.prompt.kind)].append(rollout)
     print(f"{args.config} {' '.join(args.sets)}: {len(steps)} steps")
-    print(f"{'role':<9}{'kind':<11}{'rollouts':>9}{'prompt':>8}{'reply':>7}  (mean tokens)")
-    for (role, kind), pairs in sorted(lengths.items()):
-        prompt, reply = (fmean(column) for column in zip(*pairs, strict=True))
-        print(f"{role:<9}{kind:<11}{len(pairs):>9}{prompt:>8.0f}{reply:>7.0f}")
+    print(f"{'role':<9}{'kind':<11}{'rollouts':>9}{'alike':>7}{'prompt':>8}{'reply':>7}  (mean tokens)")
+    for (role, kind), rollouts in sorted(written.items()):
+        prompts = {rollout.prompt_tokens for rollout in rollouts}
+        alike = common_prefix(min(prompts), max(prompts))
+        prompt, reply = fmean(map(len, prompts)), fmean(len(rollout.completion.tokens) for rollout in rollouts)
+        print(f"{role:<9}{kind:<11}{len(rollouts):>9}{alike:>7}{prompt:>8.0f}{reply:>7.0f}")
     last = steps[-1]
     distinct = {one.prompt_tokens for one in last.written}
     trained = {one.prompt_tokens for one, advantage in last.learned if advantage}
@@ -222,8 +224,8 @@ def main() -> None:
     )
     if args.json:
         rows = [[list(one.prompt_tokens), list(one.completion.tokens), advantage] for one, advantage in last.learned]
-        written = [[list(one.prompt_tokens), len(one.completion.tokens)] for one in last.written]
-        args.json.write_text(json.dumps({"config": args.config, "learned": rows, "written": written}))
+        sampled = [[list(one.prompt_tokens), len(one.completion.tokens)] for one in last.written]
+        args.json.write_text(json.dumps({"config": args.config, "learned": rows, "written": sampled}))
 
 
 if __name__ == "__main__":

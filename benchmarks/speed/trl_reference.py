@@ -43,7 +43,7 @@ Step = Callable[[], tuple[float, float]]  # seconds of (rollouts, update)
 def ours(folder: Path, texts: list[str], group: int, tokens: int, rank: int) -> Step:
     policy = Policy.load(
         config.ModelConfig(id=str(folder), style="compact"), config.LoraConfig(rank=rank),
-        config.OptimConfig(checkpoint_layers=False),
+        config.OptimConfig(checkpoint_layers="false"),
         config.SamplingConfig(max_rows=len(texts) * group), config.LossConfig(),
     )  # fmt: skip
     policy.stop_tokens = frozenset()  # every row runs to its limit

@@ -118,7 +118,9 @@ def main() -> None:
     folder = str(models.folder(args.model, args.root))
     policies: dict[bool, Policy] = {}
     for keep in (True, False):
-        optim = config.OptimConfig(micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers=not keep)
+        optim = config.OptimConfig(
+            micro_batch_tokens=args.micro_batch_tokens, checkpoint_layers="false" if keep else "true"
+        )
         policies[keep], policy = models.load_pair(
             folder, config.LoraConfig(), optim, config.SamplingConfig(), config.LossConfig()
         )

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from azr_mlx.cluster import messages
 from azr_mlx.model import work
+from azr_mlx.model.held import Keep
 from azr_mlx.model.loss import Objective, Sums
 from azr_mlx.model.packing import Example
 from azr_mlx.model.sampler import Finished, Request
-from azr_mlx.model.trunk import Keep
 from azr_mlx.types import Stop
 
 END = 9

@@ -18,7 +18,7 @@ from .conftest import prompt
 @pytest.mark.timeout(1800)
 def test_two_hundred_steps_of_sampling_and_learning_leave_memory_flat(load) -> None:
     """Lengths, widths and shared beginnings differ from step to step, as in a run."""
-    policy = load("qwen3", rank=2, lr=1e-3, checkpoint_layers=True, max_rows=6)
+    policy = load("qwen3", rank=2, lr=1e-3, checkpoint_layers="true", max_rows=6)
     dice = random.Random(0)
     active: list[int] = []
     resident: list[int] = []

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from azr_mlx.model import limits, packing
 from azr_mlx.model import loss as losses
-from azr_mlx.model.trunk import Keep
+from azr_mlx.model.held import Keep
 from tests.model.conftest import prompt
 
 FAMILIES = ["qwen3", "qwen3-untied", "qwen2", "llama"]
@@ -167,7 +167,7 @@ def test_what_is_kept_of_the_forward_pass_does_not_change_the_gradient(load, opt
     expected, before = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], Keep.INPUTS)
     for keep in (Keep.PROJECTIONS, Keep.ALL):
         gradient, after = losses.gradient(policy.backbone, batch, OBJECTIVES["all"], keep)
-        assert_close(gradient, expected, 1e-6)
+        assert all(mx.array_equal(gradient[name], g) for name, g in expected.items())  # to the bit: memory may choose
         assert after == before
 
 

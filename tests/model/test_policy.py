@@ -143,7 +143,7 @@ def test_a_batch_without_any_advantage_leaves_the_policy_alone(load):
 
 
 def test_small_micro_batches_give_the_same_step(load):
-    one, many = load(grad_clip=0.0), load(grad_clip=0.0, micro_batch_tokens=64, checkpoint_layers=True)
+    one, many = load(grad_clip=0.0), load(grad_clip=0.0, micro_batch_tokens=64, checkpoint_layers="true")
     rollouts = rollouts_of(one)
     a, b = one.update(rollouts, advantages_of(rollouts)), many.update(rollouts, advantages_of(rollouts))
     assert (a.extra["micro_batches"], b.extra["micro_batches"] > 3) == (1, True)

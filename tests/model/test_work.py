@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from azr_mlx.model import work
+from azr_mlx.model.held import Keep
 from azr_mlx.model.loss import Objective
 from azr_mlx.model.packing import Example
-from azr_mlx.model.trunk import Keep
 from azr_mlx.types import GB
 from tests.model.conftest import prompt
 

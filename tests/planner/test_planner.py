@@ -14,6 +14,9 @@ from azr_mlx import config, planner
 from azr_mlx.cli import azr
 from azr_mlx.errors import UsageError
 from azr_mlx.model import device, weights
+from azr_mlx.model.held import Keep
+from azr_mlx.planner import lengths
+from azr_mlx.types import Role
 from tests.model.conftest import prompt
 
 PRESETS = config.presets()
@@ -45,7 +48,7 @@ def plan(*words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(("keep", "group"), [(False, 1), (True, 4)])
 def test_the_predicted_peak_is_within_15_percent_of_the_measured_one(load, models, keep: bool, group: int) -> None:
     prompts, length, tokens = 12 // group, 100, 40
-    policy = load("qwen3", rank=8, checkpoint_layers=not keep, max_rows=12)
+    policy = load("qwen3", rank=8, checkpoint_layers="false" if keep else "true", max_rows=12)
     policy.stop_tokens = frozenset()
     texts = [prompt((chr(97 + i) * 7 + "pqr" * 40)[:length]) for i in range(prompts)]
     device.clear_cache()
@@ -61,7 +64,7 @@ def test_the_predicted_peak_is_within_15_percent_of_the_measured_one(load, model
         {
             "model.id": str(models["qwen3"]),
             "lora.rank": 8,
-            "optim.checkpoint_layers": not keep,
+            "optim.checkpoint_layers": "false" if keep else "true",
             "sampling.max_rows": 12,
         },
     )
@@ -165,13 +168,81 @@ def test_a_model_that_can_never_fit_says_so() -> None:
 
 
 def test_a_longer_context_or_wider_batch_or_higher_rank_never_takes_less_memory() -> None:
-    settings = config.load("qwen2.5-coder-3b")
+    told = "optim.checkpoint_layers=true"  # auto would keep less
+    settings = config.load("qwen2.5-coder-3b", [told])
     shape = planner.shape_of(settings.model)
     total = planner.plan_memory(settings, shape, MAC).total
     for change in ("sampling.kv_gb=20", "sampling.solve_tokens=2048", "lora.rank=64", "optim.micro_batch_tokens=16384",
                    "optim.checkpoint_layers=false", "model.bits=8"):  # fmt: skip
-        more = config.load("qwen2.5-coder-3b", [change, "sampling.max_rows=96"])
+        more = config.load("qwen2.5-coder-3b", [told, change, "sampling.max_rows=96"])
         assert planner.plan_memory(more, shape, MAC).total > total, change
+
+
+def test_auto_keeps_what_fits_into_three_quarters_of_the_room() -> None:
+    """The same preset on Macs of more and more memory: from recomputed blocks over kept projections to kept blocks."""
+    settings = config.load("qwen2.5-coder-1.5b-instruct")
+    shape = planner.shape_of(settings.model)
+    found, seconds = [], []
+    for memory in (16, 48, 192):
+        machine = planner.Machine("", "metal", memory * 1e9, memory * 0.75e9, 4e11, 1e13, "", 8)
+        found.append(planner.kept(settings, shape, machine))
+        seconds.append(planner.step_costs(settings, shape, machine)[-1].seconds)
+        if found[-1] is not Keep.INPUTS:
+            assert planner.plan_memory(settings, shape, machine).total <= 0.75 * machine.room
+    assert found == [Keep.INPUTS, Keep.PROJECTIONS, Keep.ALL]
+    assert seconds == sorted(seconds, reverse=True)
+
+
+# -- the work of a step is what the program counts
+
+
+@pytest.mark.parametrize("keep", ["true", "projections", "false"])
+def test_planned_operations_are_counted_ones_within_a_fifth(load, models, keep: str) -> None:
+    """Prompts that begin alike, groups of completions of several lengths, on a thin model."""
+    policy = load("qwen3", checkpoint_layers=keep, max_rows=12)
+    policy.stop_tokens = frozenset()
+    texts = [
+        prompt("an instruction of a kind of task, which is the same for all of: " + 26 * letter) for letter in "abc"
+    ]
+    rollouts = [
+        one for i, text in enumerate(texts) for one in policy.sample_all([text], 4, seed=(i,), max_tokens=24 + 8 * i)[0]
+    ]
+    policy.sample_all(texts, 4, seed=(9,), max_tokens=32)  # of the mean length: what the update's counts stand beside
+    counted = policy.update(rollouts, [(-1.0) ** i for i in range(12)]).work
+    settings = config.with_values(
+        config.Config(),
+        {"model.id": str(models["qwen3"]), "lora.rank": 4, "optim.checkpoint_layers": keep, "sampling.max_rows": 12},
+    )
+    machine = planner.Machine("", "cpu", 1e12, 1e12, 1e11, 1e11, "", 1)
+    work = [planner.Workload("all", 3, 4, 90, 32, alike=64)]
+    planned = {cost.name.removeprefix("all: "): cost.flops
+               for cost in planner.step_costs(settings, planner.shape_of(settings.model), machine, work)}  # fmt: skip
+    for name, flops in planned.items():
+        assert flops == pytest.approx(counted[f"flops/{name}"], rel=0.2), name
+
+
+def test_lengths_of_a_run_come_from_its_last_steps() -> None:
+    settings = config.load("qwen2.5-coder-3b")
+    table = lengths.simulated(settings)
+    assert lengths.measured(settings, []) is None
+    short = {f"length/solve/{kind}": 50.0 for kind in settings.tasks.kinds}
+    rows = [{f"length/solve/{kind}": 900.0 for kind in settings.tasks.kinds}] + [short] * lengths.LAST
+    found = lengths.measured(settings, rows)
+    assert {one.reply for (role, _), one in found.items() if role is Role.SOLVE} == {50}
+    assert all(found[name].reply == one.reply for name, one in table.items() if name[0] is Role.PROPOSE)
+    # Prompts twice as long as simulated: 100 rollouts asked for so many tokens.
+    mean = lengths.mean_prompt(settings, table)
+    doubled = lengths.measured(settings, [row | {"rollouts": 100, "tokens/prefill/asked": 200 * mean} for row in rows])
+    assert all(doubled[name].prompt == pytest.approx(2 * one.prompt, abs=1) for name, one in table.items())
+
+
+def test_a_plan_with_the_lengths_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "length/solve/deduction": 20.0}\n')
+    (tmp_path / "timings.jsonl").write_text('{"step": 0, "rollouts": 10, "tokens/prefill/asked": 5000}\n')
+    code, said = plan("--config", "qwen2.5-coder-3b", "--memory", "48GB", "--lengths", str(tmp_path))
+    assert code == 0
+    assert "measured in a run" in said
+    assert "simulated" in plan("--config", "qwen2.5-coder-3b", "--memory", "48GB")[1]
 
 
 # -- where shapes come from
@@ -233,8 +304,8 @@ def test_twice_the_bandwidth_and_flops_is_half_the_time() -> None:
 
     settings = config.load("qwen3-4b")
     shape = planner.shape_of(settings.model)
-    twice = replace(MAC, bandwidth=2 * MAC.bandwidth, flops=2 * MAC.flops)
-    slow, fast = (sum(c.seconds for c in planner.step_costs(settings, shape, m, 1.0)) for m in (MAC, twice))
+    twice = replace(MAC, bandwidth=2 * MAC.bandwidth, flops=2 * MAC.flops, launch=MAC.launch / 2)
+    slow, fast = (sum(c.seconds for c in planner.step_costs(settings, shape, m)) for m in (MAC, twice))
     assert slow == pytest.approx(2 * fast)
 
 
