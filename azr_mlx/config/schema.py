@@ -70,6 +70,7 @@ class TasksConfig:
         choices=("uniform", "learnable", "frontier"),
     )
     reject_constant: bool = option(False, "count a program that never reads its arguments as invalid")
+    reject_identity: bool = option(False, "count a task that a copy of what it shows solves as invalid")
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from azr_mlx import config
 from azr_mlx.executor import Executor, Job, Outcome, Status, boundary, rules
 from azr_mlx.executor.boundary import Refused
 from azr_mlx.selfplay import parsing
-from azr_mlx.selfplay.kinds import KINDS, kind_of
+from azr_mlx.selfplay.kinds import KINDS, kind_of, twins
 from azr_mlx.selfplay.prompts import Style
 from azr_mlx.selfplay.task_buffer import Buffer
 from azr_mlx.selfplay.task_kind import Draft, ProposalContext, Run, TaskKind, settled
-from azr_mlx.types import Case, Kind, PendingVerdict, Prompt, Rollout, Verdict
+from azr_mlx.types import Case, Kind, PendingVerdict, Prompt, Rollout, Task, Verdict
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,18 @@ class Proposer:
                 cases.append(Case(text, gold))
             runs.append(Run(outcome.values, tuple(cases)))
         made = kind.make_task(draft, runs, step)
+        if not isinstance(made, str) and self.settings.reject_identity and self._solved_by_copying(made):
+            made = "a copy solves it"
         return Verdict(False, False, made) if isinstance(made, str) else Verdict(True, True, "ok", task=made)
+
+    def _solved_by_copying(self, task: Task) -> bool:
+        """Whether a copy of what a solver is shown is right, as a task of its kind or of one that could share it."""
+        same = [replace(task, kind=kind) for kind in twins(task.kind, Kind)]
+        return any(
+            KINDS[twin.kind].verify(twin, answer, self.executor)().correct
+            for twin in same
+            for answer in KINDS[twin.kind].copies(twin)
+        )
 
 
 def _refused(why: str) -> PendingVerdict:

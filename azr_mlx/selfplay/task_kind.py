@@ -150,6 +150,10 @@ class TaskKind(ABC):
     def solve_fields(self, task: Task) -> dict[str, str]:
         """What a wording of a task to solve may name in braces, beside {rules}."""
 
+    def copies(self, task: Task) -> tuple[str, ...]:
+        """Answers that only copy what the task shows: with `tasks.reject_identity` none of them may solve it."""
+        return ()
+
     def solved(self, task: Task) -> str:
         """The blocks of a right reply: how an example is shown to a solver. "" when the task does not hold one."""
         return ""

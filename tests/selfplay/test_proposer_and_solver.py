@@ -142,6 +142,22 @@ def test_a_program_that_ignores_its_arguments_may_be_refused(executor):
     assert propose(executor, "def f(a):\n    return 3", "1", reject_constant=True).why == "ignores its arguments"
 
 
+@pytest.mark.parametrize("kind", [Kind.DEDUCTION, Kind.ABDUCTION])
+@pytest.mark.parametrize(
+    ("program", "given", "copied"),
+    [
+        ("def f(a, b):\n    return max(a, b)", "3, 5", True),  # the output is an argument
+        ("def f(a):\n    return a.upper()", "'abc'", True),  # the output is an input that gives it
+        ("def f(a):\n    return a + 1", "3", False),
+        ("def f(a, b=2):\n    return b", "3, b=7", True),
+    ],
+)
+def test_a_task_that_a_copy_solves_may_be_refused(executor, kind, program, given, copied):
+    assert propose(executor, program, given, kind).valid
+    verdict = propose(executor, program, given, kind, reject_identity=True)
+    assert (verdict.valid, verdict.why) == ((False, "a copy solves it") if copied else (True, "ok"))
+
+
 def test_an_induction_proposal_runs_every_input(executor):
     verdict = propose_induction(executor, ["1", "2", "3", "4"])
     assert verdict.task == Task(

@@ -52,6 +52,9 @@ class Abduction(TripletKind):
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("output", task.cases[0].output)
 
+    def copies(self, task: Task) -> tuple[str, ...]:
+        return (task.cases[0].output,)
+
     def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """The answer must be the literal arguments of one call, for which the program returns the gold output."""
         arguments = boundary.read_arguments(answer)

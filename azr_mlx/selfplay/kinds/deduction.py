@@ -53,6 +53,10 @@ class Deduction(TripletKind):
     def solve_blocks(self, task: Task) -> str:
         return block("python", task.program) + block("input", task.cases[0].input)
 
+    def copies(self, task: Task) -> tuple[str, ...]:
+        given = boundary.read_arguments(task.cases[0].input)
+        return () if isinstance(given, Refused) else tuple(map(repr, (*given[0], *given[1].values())))
+
     def verify(self, task: Task, answer: str, executor: Executor) -> PendingVerdict:
         """Settled by reading: nothing is run."""
         return settled(judge_output(task.cases[0].output, answer))
