@@ -34,10 +34,10 @@ pytestmark = [
     ),
 ]
 
-STEPS = 3
+STEPS = 2
 SETS = (
     f"model.id={MODEL}", f"steps={STEPS}", "batch.proposals=4", "batch.attempts=4", "batch.solves=2",
-    "batch.solve_group=4", "buffer.seed_size=6", "buffer.seed_rounds=2", "evaluation.probe_tasks=16",
+    "batch.solve_group=4", "buffer.seed_size=6", "buffer.seed_rounds=1", "evaluation.probe_tasks=12",
     "evaluation.samples=2", "evaluation.every=0", "checkpoint.every=1", "sampling.max_rows=32",
 )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_table_by_bands(run: tuple[RunFol
     found = json.loads(folder.held_out.read_text())
     before, after = (HeldOutScore.from_state(found[when]) for when in ("before", "after"))
     for score in (before, after):
-        assert {str(kind): len(rates) for kind, rates in score.sampled.items()} == {"deduction": 16, "abduction": 16}
+        assert {str(kind): len(rates) for kind, rates in score.sampled.items()} == {"deduction": 12, "abduction": 12}
     assert set(found["guesses"]) == {"copying", "commonest"}
     assert max(found["guesses"]["copying"].values()) == 0  # nothing that is solved is a copy
 
