@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 
 from azr_mlx import config
-from azr_mlx.evaluation import data, load_benchmark
-from azr_mlx.evaluation.data import DataMissing
+from azr_mlx.evaluation import DataMissing, find_rows, load_benchmark
 from azr_mlx.run.folder import RunFolder
 from azr_mlx.run.held_out import HeldOutScore
 
@@ -114,7 +113,7 @@ def test_there_is_something_to_learn_from(run: tuple[RunFolder, str]) -> None:
 
 def test_a_benchmark_is_scored_with_the_adapter(run: tuple[RunFolder, str], tmp_path: Path) -> None:
     try:
-        data.find_rows(load_benchmark("humaneval"))
+        find_rows(load_benchmark("humaneval"))
     except DataMissing as error:
         pytest.skip(str(error))
     words = ["--bench", "humaneval", "--limit", "2", "--tokens", "48", "--bits", "8", "--logs", str(tmp_path), "--json"]
