@@ -77,15 +77,19 @@ def eval_(listed: bool, **words: Any) -> int:
       azr eval --bench humaneval --samples 20 --temperature 0.2 --k 1,10
       azr eval --bench humaneval --completions samples.jsonl       judge what another tool wrote
       azr eval --bench humaneval --endpoint http://localhost:8080/v1 --model NAME      what a server has
+      azr eval --bench azr --model Qwen/Qwen2.5-Coder-3B           what the paper reports, and its rows beside
       azr eval --bench humaneval --explain                         one prompt and reply, and how the answer was cut
       azr eval --list
     """
     from azr_mlx import evaluation
+    from azr_mlx.evaluation.suites import SUITES
 
     if listed:
         for name in evaluation.benchmark_names():
             benchmark = evaluation.load_benchmark(name)
-            click.echo(f"{name:<15} {benchmark.about}; prompts {', '.join(benchmark.prompts)}")
+            click.echo(f"{name:<23} {benchmark.about}; prompts {', '.join(benchmark.prompts)}")
+        for name, suite in SUITES.items():
+            click.echo(f"{name:<23} {suite.about}; {', '.join(one.bench for one in suite.members)}")
         return 0
     from azr_mlx.evaluation.request import read_options
 

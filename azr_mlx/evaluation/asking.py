@@ -73,7 +73,8 @@ class Asker:
         """The question of one problem. Raises UsageError when a chat template is needed and there is none."""
         if self._style is not None:
             given, output = problem.fields["input"], problem.fields["output"]
-            prompt = self._style.solve(Task(kinds.hiding(self.hidden), problem.code, (Case(given, output),)))
+            task = problem.task or Task(kinds.hiding(self.hidden), problem.code, (Case(given, output),))
+            prompt = self._style.solve(task)
             # A compact answer ends with its block; the fence that opens one has a label, so it does not end anything.
             return Question(prompt.text, prompt.opening, ("\n```\n",) if self.wording.style == COMPACT else prompt.stop)
         text = self._shots + fill(self.wording.text, problem.fields)
@@ -92,11 +93,15 @@ class Asker:
             answer = parsing.answer_section(reply) if self._style is not None and self._style.tags else reply
             if "```" in answer and not parsing.blocks(answer):
                 answer = question.opening + cut(text, question.stop) + "\n```"
+            if problem.task is not None:
+                return kinds.KINDS[problem.task.kind].parse_answer(answer, bool(self._style and self._style.tags)) or ""
             value = parsing.solver_value(answer, self.hidden)
             return f"f({value})" if self.hidden == "input" else value
         text = cut(text, question.stop)
         if kind in ("continue", "program"):
             return text
+        if kind == "answer-tag":
+            return _answer_section(question.opening + text)
         if kind == "tag":
             return _tagged(replies.thought_out(question.opening + text), self.hidden)
         return joined(problem, question.opening + text)
@@ -154,6 +159,13 @@ def joined(problem: Problem, reply: str) -> str:
 def _ends_with_def(stub: str) -> bool:
     """Whether a stub is an open function (HumanEval) or a description in a docstring (MBPP+)."""
     return re.search(r"^def\s", stub, re.MULTILINE) is not None
+
+
+def _answer_section(reply: str) -> str:
+    """The program of a reply in sections, as the official AZR evaluation reads it."""
+    section = reply.rpartition("<answer>")[2].partition("</answer>")[0].strip()
+    programs = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return str(programs[-1]) if programs else section
 
 
 def _tagged(reply: str, hidden: str) -> str:

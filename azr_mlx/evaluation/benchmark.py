@@ -17,8 +17,10 @@ import yaml
 from azr_mlx import paths
 from azr_mlx.errors import UsageError
 
-ROW_FORMATS = ("humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench")
-SCORERS = ("asserts", "evalplus", "tests", "output", "input")
+ROW_FORMATS = (
+    "humaneval", "mbpp", "evalplus", "apps", "cruxeval", "livecodebench", "livecodebench-execution", "self-play",
+)  # fmt: skip
+SCORERS = ("asserts", "evalplus", "tests", "output", "input", "self-play")
 # How a model's text becomes a completion.
 ANSWERS = {
     "continue": "the text up to its first stop text follows the problem's stub",
@@ -26,6 +28,7 @@ ANSWERS = {
     "block": "the fenced block that defines the function (replies.py), below the stub's imports and helpers",
     "tag": "what stands between [ANSWER] and [/ANSWER]; of an assertion the side that was asked for",
     "training": "read like an answer in self-play",
+    "answer-tag": "the last ```python block between <answer> and </answer>, else all of that section",
 }
 
 
@@ -43,7 +46,7 @@ class DataSource:
     file: str = ""  # the path inside that package; without one: beside the YAML, else in the repository
     cache: str = ""  # a file that another tool leaves under the user's cache folder
     hub: str = ""  # a data set of the Hugging Face hub
-    hub_file: str = ""  # a JSONL file of it; without, the rows are its Parquet files HUB_CONFIG/SPLIT-*.parquet
+    hub_file: str = ""  # JSONL files of it, spaces between; without, its Parquet files HUB_CONFIG/SPLIT-*.parquet
     hub_config: str = ""
     hub_splits: tuple[str, ...] = ()
     download: str = ""  # the address of a file with the rows, for what no hub has
@@ -114,7 +117,8 @@ class Benchmark:
     content: str = ""  # sha256 of the rows that `rows` counts, see data.fingerprint
     comparison: str = ""  # of the scorer `tests`: apps or livecodebench
     prelude: Prelude | None = None
-    seconds: float = 5.0  # of processor time for one program, test or input; wall time may be twice that
+    seconds: float = 5.0  # of processor time for one program, test or input
+    factor: float = 4.0  # of the scorer evalplus: an input may take so many times what the reference takes
     memory_mb: int = 1024
     splits: Mapping[str, str] = field(default_factory=dict)  # name -> "11-510" of numeric ids, or "" for all
     split: str = ""  # the one that is meant when nobody says
@@ -141,6 +145,8 @@ def load_benchmark(name: str) -> Benchmark:
     if not isinstance(raw, dict):
         raise UsageError(f"{path}: a benchmark is a mapping of keys")
     raw = dict(raw)
+    if "extends" in raw:
+        raw = _extended(path, raw)
     raw.setdefault("name", path.stem)
     source: DataSource = _build(DataSource, raw.get("source"), f"{path}: source")
     if source.file and not source.package and (path.parent / source.file).is_file():
@@ -167,6 +173,22 @@ def load_benchmark(name: str) -> Benchmark:
     if benchmark.seconds <= 0 or benchmark.memory_mb < 32:
         raise UsageError(f"{path}: seconds must be above 0 and memory_mb at least 32")
     return benchmark
+
+
+def _extended(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """A benchmark that is another one but for some keys; `source` and `prompts` are taken key by key."""
+    other = path.with_name(f"{raw.pop('extends')}.yaml")
+    try:
+        base = yaml.safe_load(other.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: extends: {' '.join(str(error).split())}") from None
+    if not isinstance(base, dict) or "extends" in base:
+        raise UsageError(f"{path}: extends: {other.name} is no benchmark that can be extended")
+    parts = {
+        name: {**_mapping(base.get(name, {}), f"{other}: {name}"), **_mapping(raw.get(name, {}), f"{path}: {name}")}
+        for name in ("source", "prompts")
+    }
+    return {**base, **raw, **parts}
 
 
 def is_chat(model: str) -> bool:

@@ -16,11 +16,13 @@ from azr_mlx.errors import AzrError, UsageError
 from azr_mlx.evaluation.asking import Asker
 from azr_mlx.evaluation.endpoint import Endpoint, endpoint_variant
 from azr_mlx.evaluation.explain import explain, sample_of
+from azr_mlx.evaluation.fetching import DataMissing
 from azr_mlx.evaluation.plan import Plan, make_plan, variant
 from azr_mlx.evaluation.record import RESULTS, Evaluation, Identity, compare_evaluations, keep_record
 from azr_mlx.evaluation.request import EvalOptions
 from azr_mlx.evaluation.run import evaluate, given_rows, score_completions
 from azr_mlx.evaluation.sampling import sample
+from azr_mlx.evaluation.suites import show_suite
 from azr_mlx.evaluation.table import show_results
 from azr_mlx.executor import Executor, SandboxUnavailable
 from azr_mlx.files import sha256
@@ -32,11 +34,12 @@ from azr_mlx.run.folder import RunFolder
 def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
     """Do what `azr eval` was asked for. Starts the executor first, and MLX only when a model has to write."""
     console = Console(stderr=options.as_json, highlight=False)
-    plans = [make_plan(choice, given=options.completions is not None) for choice in options.choices]
+    plans, left_out = _plans(options)
     folder = options.logs or paths.logs()
     paths.make_folder(folder, "--logs")  # before anything is computed that would be lost
     adapter = _adapter(options.adapter) if options.adapter is not None else None
     kept: list[dict[str, Any]] = []
+    everything: list[Evaluation] = []
     try:
         executor = Executor(options.level)
     except SandboxUnavailable as error:
@@ -62,14 +65,33 @@ def eval_command(options: EvalOptions, versions: Mapping[str, str]) -> int:
             for evaluation in evaluations:
                 keep_record(folder, evaluation.record, console)
                 kept.append(evaluation.record)
+                everything.append(evaluation)
             page = write_evaluation(Path(f"{evaluations[-1].record['samples_file']}.html"), evaluations, found)
             if not options.as_json:
                 show_results(console, evaluations, found)
                 console.print(f"page: {page}", markup=False, soft_wrap=True)
                 console.print(f"kept in {folder / RESULTS}", markup=False, soft_wrap=True)
+    if options.suite and not options.as_json:
+        show_suite(console, options.suite, everything, left_out)
     if options.as_json:
         Console(soft_wrap=True, highlight=False).print_json(data=kept)
     return 0
+
+
+def _plans(options: EvalOptions) -> tuple[list[Plan], dict[str, str]]:
+    """A plan for each choice; of a suite those whose rows are here, and why others are left out. Raises AzrError."""
+    plans: list[Plan] = []
+    left_out: dict[str, str] = {}
+    for choice in options.choices:
+        try:
+            plans.append(make_plan(choice, given=options.completions is not None))
+        except DataMissing as error:
+            if not options.suite:
+                raise
+            left_out[choice.bench] = str(error).rpartition(" is not on this machine: ")[2]
+    if not plans:
+        raise DataMissing(f"nothing of {options.suite} is on this machine: {'; '.join(left_out.values())}")
+    return plans, left_out
 
 
 def _evaluations(

@@ -39,9 +39,10 @@ def at_hand(benchmark: Benchmark) -> Rows | None:
     if source.hub and source.hub_file:
         from huggingface_hub import try_to_load_from_cache
 
-        file = try_to_load_from_cache(source.hub, source.hub_file, repo_type="dataset")
-        if isinstance(file, str):
-            return checked(benchmark, read_data_file(Path(file)), f"{source.hub}/{source.hub_file}")
+        files = [try_to_load_from_cache(source.hub, name, repo_type="dataset") for name in source.hub_file.split()]
+        if all(isinstance(file, str) for file in files):
+            rows = [row for file in files for row in read_data_file(Path(str(file)))]
+            return checked(benchmark, rows, f"{source.hub}/{source.hub_file}")
     elif source.hub:
         from huggingface_hub import snapshot_download
 

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from azr_mlx.config import load_style
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.evaluation.benchmark import Benchmark, is_chat
+from azr_mlx.evaluation.benchmark import Benchmark, Wording, is_chat
 from azr_mlx.types import Completion, Prompt, Rollout, Stop
 
 KEY = "AZR_API_KEY"  # of the environment; OPENAI_API_KEY goes to OpenAI only
@@ -54,7 +55,7 @@ class Endpoint:
         self._few = False  # the server takes four stop texts only
         self._ended = threading.Event()
 
-    def render_chat(self, user_text: str, prefill: str = "") -> str:
+    def render_chat(self, user_text: str, prefill: str = "", earlier: Sequence[tuple[str, str]] = ()) -> str:
         """The user's text: the server has the chat template. Raises ValueError for a reply that is begun."""
         if prefill:
             raise ValueError("a server's chat interface begins replies itself: take a variant without a prefill")
@@ -189,7 +190,7 @@ def endpoint_variant(benchmark: Benchmark, prompt: str, model: str) -> str:
     A server has the chat template to itself, so that a reply cannot be begun for the model, and it decides itself
     whether the model thinks.
     """
-    free = [name for name, one in benchmark.prompts.items() if not (one.chat and one.prefill) and one.style != "chat"]
+    free = [name for name, one in benchmark.prompts.items() if not (one.chat and one.prefill) and not _chats(one)]
     if prompt:
         if prompt not in free:
             raise UsageError(
@@ -200,6 +201,11 @@ def endpoint_variant(benchmark: Benchmark, prompt: str, model: str) -> str:
     wanted = [name for name in free if benchmark.prompts[name].chat == is_chat(model)]
     usual = benchmark.default_chat if is_chat(model) else benchmark.default
     return usual if usual in wanted else (wanted or free)[0]
+
+
+def _chats(wording: Wording) -> bool:
+    """Whether a variant is a style of self-play that goes through a chat template."""
+    return bool(wording.style) and load_style(wording.style).chat
 
 
 def _message(message: Any) -> str:

@@ -85,8 +85,10 @@ def _from_hub(benchmark: Benchmark) -> Rows:
 
     source = benchmark.source
     if source.hub_file:
-        file = huggingface_hub.hf_hub_download(source.hub, source.hub_file, repo_type="dataset")
-        return checked(benchmark, read_data_file(Path(file)), f"{source.hub}/{source.hub_file}")
+        names = source.hub_file.split()
+        files = [huggingface_hub.hf_hub_download(source.hub, name, repo_type="dataset") for name in names]
+        found = [row for file in files for row in read_data_file(Path(file))]
+        return checked(benchmark, found, f"{source.hub}/{source.hub_file}")
     patterns = [f"{source.hub_config}/{split}-*.parquet" for split in source.hub_splits]
     folder = huggingface_hub.snapshot_download(source.hub, repo_type="dataset", allow_patterns=patterns)
     rows = read_parquet(Path(folder), source)
@@ -170,11 +172,11 @@ def _elsewhere(benchmark: Benchmark) -> str:
     source = benchmark.source
     if source.download:
         return f"elsewhere, `curl -LO {source.download}`, then here `--data {source.download.rpartition('/')[2]}`"
-    if source.hub_file:
-        what = f"hf download {source.hub} {source.hub_file} --repo-type dataset --local-dir ."
-        return f"elsewhere, `{what}`, then here `--data {source.hub_file}`"
+    what = f"hf download {source.hub} {source.hub_file} --repo-type dataset".replace("  ", " ")
+    if source.hub_file and " " not in source.hub_file:
+        return f"elsewhere, `{what} --local-dir .`, then here `--data {source.hub_file}`"
     if source.hub:
-        return f"elsewhere, `hf download {source.hub} --repo-type dataset`, then copy the hub's cache here"
+        return f"elsewhere, `{what}`, then copy the hub's cache here"
     return f"see {source.url}, then `--data FILE`"
 
 

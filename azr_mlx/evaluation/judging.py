@@ -20,6 +20,7 @@ from azr_mlx.evaluation.scripts import is_method, script
 from azr_mlx.executor import Executor, Job, Limits, Outcome, Status, StdinJob, TestJob
 from azr_mlx.executor.literals import LiteralError, parse_arguments, parse_value
 from azr_mlx.executor.two_process import TWO_PROCESS
+from azr_mlx.selfplay.kinds import KINDS
 
 _OUTPUT_BYTES = 16 << 20
 
@@ -67,11 +68,12 @@ class Judge:
             "tests": self._tests,
             "output": self._output,
             "input": self._input,
+            "self-play": self._self_play,
         }[benchmark.scorer]
 
     def __call__(self, problem: Problem, completion: str, program: str | None = None) -> Score:
         """The verdict on a completion, or on a whole `program`. Raises AzrError when the truth cannot be computed."""
-        if self.benchmark.scorer in ("output", "input"):
+        if self.benchmark.scorer in ("output", "input", "self-play"):
             return self._judge(problem, completion)
         return self._judge(problem, problem.stub + completion if program is None else program)
 
@@ -155,8 +157,8 @@ class Judge:
                 if len(calls.results) != len(inputs) or calls.results[-1].why not in ("ok", "large"):
                     why = calls.trouble or calls.results[-1].detail or calls.results[-1].why
                     raise AzrError(f"the reference solution of {problem.id} fails on this machine: {why}")
-                # At least 4 seconds, or four times what the reference took.
-                truth.limits = [max(self.benchmark.seconds, 4 * result.seconds) for result in calls.results]
+                factor = self.benchmark.factor
+                truth.limits = [max(self.benchmark.seconds, factor * result.seconds) for result in calls.results]
                 truth.results = calls.results
         return truth
 
@@ -247,6 +249,14 @@ class Judge:
         except LiteralError as error:
             return Score(False, f"failed: not a literal: {error}"[:300])
         return Score(right, "passed" if right else "failed: another value")
+
+    def _self_play(self, problem: Problem, answer: str) -> Score:
+        """As the solver of a run is judged, by the rules of the task's kind."""
+        assert problem.task is not None
+        if not answer:
+            return Score(False, "failed: no answer block")
+        verdict = KINDS[problem.task.kind].verify(problem.task, answer, self.executor)()
+        return Score(verdict.correct, "passed" if verdict.correct else f"failed: {verdict.why or 'another answer'}")
 
     def _input(self, problem: Problem, answer: str) -> Score:
         """The answer must be a call of f with literal arguments; the program, run on them, must give the output.

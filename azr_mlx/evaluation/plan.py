@@ -11,6 +11,7 @@ from azr_mlx.evaluation.data import Rows
 from azr_mlx.evaluation.fetching import find_rows
 from azr_mlx.evaluation.problems import Problem, problems_of
 
+DEMONSTRATION = "qwen3-nano"  # the embedded model
 USUAL_K = (1, 5, 10, 100)
 
 
@@ -30,6 +31,8 @@ class Choice:
     tokens: int = 0  # longest completion; 0 is the variant's own
     seed: int = 0
     k: tuple[int, ...] = ()  # of pass@k; empty is those of USUAL_K that the samples allow
+    seconds: float = 0.0  # of one program or input; 0 is the benchmark's own
+    factor: float = 0.0  # of the reference's time; 0 is the benchmark's own
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def make_plan(choice: Choice, *, given: bool = False) -> Plan:
     given: the completions are there already, so that only they say how many samples there are.
     """
     benchmark = load_benchmark(choice.bench)
+    benchmark = replace(
+        benchmark, seconds=choice.seconds or benchmark.seconds, factor=choice.factor or benchmark.factor
+    )
     if choice.prompt and choice.prompt not in benchmark.prompts:
         raise UsageError(f"{benchmark.name} has no prompt {choice.prompt!r}; there are {', '.join(benchmark.prompts)}")
     if choice.samples > 1 and choice.temperature == 0.0 and not given:
@@ -72,5 +78,10 @@ def make_plan(choice: Choice, *, given: bool = False) -> Plan:
 
 
 def variant(benchmark: Benchmark, choice: Choice, model: str) -> str:
-    """The prompt variant: the chosen one, else the chat one for models that are named as chat models."""
+    """The prompt variant: the chosen one, else the chat one for models that are named as chat models.
+
+    The embedded model knows no words; where a benchmark can be asked as in its training, it is.
+    """
+    if not choice.prompt and Path(model).name == DEMONSTRATION and "compact" in benchmark.prompts:
+        return "compact"
     return choice.prompt or (benchmark.default_chat if is_chat(model) else benchmark.default)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import builtins
+import hashlib
 import json
 import re
 import sys
@@ -17,6 +18,8 @@ from azr_mlx.errors import UsageError
 from azr_mlx.evaluation import plus_inputs
 from azr_mlx.evaluation.benchmark import Benchmark
 from azr_mlx.evaluation.data import BenchmarkRow, Rows
+from azr_mlx.selfplay import task_buffer
+from azr_mlx.types import Kind, Task
 
 _UNPACKED = 256 << 20  # bytes that the compressed tests of one problem may grow to
 
@@ -47,6 +50,7 @@ class Problem:
     tolerance: float = 0.0
     reference: str = ""  # scorer `evalplus`: the program whose outputs are the truth
     code: str = ""  # CRUXEval: the program that is given
+    task: Task | None = None  # scorer `self-play`
     solutions: tuple[str, ...] = ()  # reference completions
 
 
@@ -231,6 +235,27 @@ def _cruxeval(row: BenchmarkRow) -> Problem:
     )
 
 
+def _self_play(row: BenchmarkRow) -> Problem:
+    """A held-out task of self-play, as `benchmarks.heldout` writes them."""
+    task = task_buffer.from_row(dict(row))
+    shown = {"code": task.program, "input": task.cases[0].input, "output": task.cases[0].output}
+    name = hashlib.sha256(json.dumps([task.program, shown, task.message]).encode()).hexdigest()[:8]
+    gold = {Kind.DEDUCTION: shown["output"], Kind.ABDUCTION: shown["input"]}.get(task.kind, task.program)
+    return Problem(
+        f"{task.kind}-{name}", shown, level=f"band {row.get('band', 0)}", task=task, solutions=(gold,)
+    )  # fmt: skip
+
+
+def _execution(row: BenchmarkRow) -> Problem:
+    """LiveCodeBench's code execution: the function is called f, as in CRUXEval (and in AZR's own data of it)."""
+    code, call = _text(row, "code"), _text(row, "input").strip()
+    match = re.fullmatch(r"(\w+)\((.*)\)", call, re.DOTALL)
+    if match is None or re.search(rf"^def\s+{match[1]}\b", code, re.MULTILINE) is None:
+        raise ValueError("input must be a call of a function that code defines")
+    code = re.sub(rf"\b{match[1]}\b(?=\s*\()", "f", code)
+    return _cruxeval({"id": row["id"], "code": code, "input": match[2], "output": _text(row, "output")})
+
+
 def _livecodebench(row: BenchmarkRow) -> Problem:
     public = _loaded(row["public_test_cases"] or "[]")
     private = _private(row.get("private_test_cases") or "")
@@ -249,11 +274,28 @@ def _livecodebench(row: BenchmarkRow) -> Problem:
     ending = "Use the starter code." if starter else "Read from standard input and write to standard output."
     return Problem(
         id=str(row["question_id"]),
-        fields={"question": str(row["question_content"]).strip(), "starter": starter.strip(), "format": ending},
+        fields={
+            "question": str(row["question_content"]).strip(),
+            "starter": starter.strip(),
+            "format": ending,
+            "official_format": _STARTED.replace("{starter}", starter) if starter else _UNSTARTED,
+        },
         level=str(row.get("difficulty") or ""),
         trials=tuple(trials),
         function=function,
     )
+
+
+# How LiveCodeBench's own prompts ask for the form of a program (lcb_runner/prompts/code_generation.py).
+_STARTED = (
+    "You will use the following starter code to write the solution to the problem and enclose your code within "
+    "delimiters.\n```python\n{starter}\n```\n\n"
+)
+_UNSTARTED = (
+    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
+    "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
+    "inputs, runs the algorithm and writes output to STDOUT.\n```python\n# YOUR CODE HERE\n```\n\n"
+)
 
 
 def _method(starter: str) -> str:
@@ -316,4 +358,6 @@ _PARSERS: dict[str, Callable[[BenchmarkRow], Problem]] = {
     "apps": _apps,
     "cruxeval": _cruxeval,
     "livecodebench": _livecodebench,
+    "livecodebench-execution": _execution,
+    "self-play": _self_play,
 }

@@ -108,9 +108,9 @@ def published_scores(plan: Plan, model: str, prompt: str) -> dict[str, Any] | No
 
     `same` says that a run with this plan may be compared with it, else `unlike` says why not.
     """
-    bare = _bare(model)
+    bare = bare_name(model)
     for one in plan.benchmark.published:
-        if _bare(one.model) == bare:
+        if bare_name(one.model) == bare:
             unlike = _unlike(plan, one, prompt)
             return {
                 "scores": dict(one.scores), "prompt": one.prompt, "source": one.source, "same": not unlike,
@@ -136,7 +136,8 @@ def _unlike(plan: Plan, published: Published, prompt: str) -> list[str]:
     return reasons
 
 
-def _bare(model: str) -> str:
+def bare_name(model: str) -> str:
+    """The last part of a model's name in small letters, without a quantization's suffix."""
     name = Path(model).name.lower()
     for suffix in ("-4bit", "-6bit", "-8bit", "-bf16", "-mlx"):
         name = name.removesuffix(suffix)

@@ -9,6 +9,7 @@ from typing import Any
 from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.benchmark import benchmark_names
 from azr_mlx.evaluation.plan import Choice
+from azr_mlx.evaluation.suites import SUITES, suite_choices
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ class EvalOptions:
     bits: int = 4  # of weights that come in full precision
     rows: int = 0  # completions written together; 0 is 64 here and 8 requests of an endpoint
     level: str = "standard"  # of the sandbox
+    suite: str = ""  # the suite that the choices are of
     as_json: bool = False
 
 
 def read_options(benches: str | None, ks: str | None, compare: str | None, **words: Any) -> EvalOptions:
     """The options of a command line. Raises UsageError for those that do not go together."""
     if not benches:
-        raise UsageError(f"eval: say what to evaluate with --bench; there are {', '.join(benchmark_names())}")
+        raise UsageError(
+            f"eval: say what to evaluate with --bench; there are {', '.join([*benchmark_names(), *SUITES])}"
+        )
     try:
         k = tuple(sorted({int(word) for word in ks.split(",")})) if ks else ()
     except ValueError:
@@ -50,6 +54,9 @@ def read_options(benches: str | None, ks: str | None, compare: str | None, **wor
     if len(chosen) > 1 and (words["data"] or words["output"] or words["completions"]):
         raise UsageError("eval: --data, --output and --completions go with one benchmark at a time")
     _check_sides(words, compare)
+    suite = next((name for name in chosen if name in SUITES), "")
+    if suite and (len(chosen) > 1 or words["data"] or words["output"] or words["completions"] or words["explain"]):
+        raise UsageError(f"eval: --bench {suite} is several benchmarks: no others, --data, --output, --completions")
     choices = tuple(
         Choice(
             name, data=words["data"], split=words["split"], level=words["level"], limit=words["limit"] or 0,
@@ -58,6 +65,8 @@ def read_options(benches: str | None, ks: str | None, compare: str | None, **wor
         )
         for name in chosen
     )  # fmt: skip
+    if suite:
+        choices = suite_choices(suite, choices[0])
     same = (
         "model", "revision", "adapter", "completions", "extract", "endpoint", "partial", "output", "logs", "fresh",
         "thinking", "explain", "as_json",
@@ -69,6 +78,7 @@ def read_options(benches: str | None, ks: str | None, compare: str | None, **wor
         bits=int(words["bits"]),
         rows=words["rows"] or 0,
         level=words["sandbox"],
+        suite=suite,
         **{name: words[name] for name in same},
     )
 

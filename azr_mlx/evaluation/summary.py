@@ -11,13 +11,11 @@ from typing import Any
 
 from azr_mlx.evaluation.judge_pool import JudgedSamples
 from azr_mlx.evaluation.judging import Score
-from azr_mlx.evaluation.plan import Plan
+from azr_mlx.evaluation.plan import DEMONSTRATION, Plan
 from azr_mlx.evaluation.problems import Problem
 from azr_mlx.evaluation.statistics import estimate, pass_at_k
 from azr_mlx.executor.two_process import IN_PROCESS
 from azr_mlx.types import Stop
-
-DEMONSTRATION = "qwen3-nano"
 
 
 def summarize(plan: Plan, judged: JudgedSamples) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def notes(plan: Plan, found: Mapping[str, Any], model: str, missing: int = 0) ->
         lines.append(f"{len(plan.problems)} of {plan.whole} problems: not the score of {plan.benchmark.title}")
     if missing:
         lines.append(f"{missing} problems have no completion and are not counted")
-    if Path(model).name == DEMONSTRATION:
+    if Path(model).name == DEMONSTRATION and plan.benchmark.scorer != "self-play":
         lines.append(f"{DEMONSTRATION} is a demonstration of self-play, far too small for this: expect about zero")
     if found["truncated"]:
         share = 100 * found["truncated"] / found["samples"]

@@ -113,6 +113,7 @@ def _rules(plan: Plan) -> dict[str, Any]:
     return {
         "benchmark": benchmark.name, "rows": plan.rows.content, "scorer": benchmark.scorer,
         "comparison": benchmark.comparison, "seconds": benchmark.seconds, "memory_mb": benchmark.memory_mb,
+        "factor": benchmark.factor,
         "prelude": benchmark.prelude.text if benchmark.prelude else "",
     }  # fmt: skip
 

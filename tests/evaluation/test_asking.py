@@ -224,6 +224,26 @@ def test_an_answer_between_tags_may_be_a_whole_assertion(bench, scorer: str, tex
     assert asker.completion(problem, asker.ask(problem), text) == completion
 
 
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("so</think>\n<answer>```python\na = 1\n```\nor\n```python\nb = 1\n```", "b = 1\n"),
+        ("so</think>\n<answer>print(1)", "print(1)"),
+        ("```python\nnever = 'closed'\n```\nand on it thinks", "never = 'closed'\n"),
+    ],
+)
+def test_the_azr_prompt_of_livecodebench_is_read_as_the_official_evaluation_does(text: str, program: str) -> None:
+    benchmark = evaluation.load_benchmark("livecodebench-v5")
+    assert len(benchmark.source.hub_file.split()) == 5
+    assert benchmark.prelude == evaluation.load_benchmark("livecodebench").prelude
+    fields = {"question": "Q", "official_format": "F "}
+    problem = evaluation.Problem("a", fields)
+    asker = Asker(benchmark, "azr", ())
+    question = asker.ask(problem)
+    assert question.text.endswith("Question: Q\n\nF Assistant: <think>")
+    assert asker.completion(problem, question, text + "</answer> more") == program
+
+
 @pytest.mark.parametrize(("scorer", "text", "completion"), [
     ("output", "```output\n[1, 3]\n```\n", "[1, 3]"), ("output", "```output\n[1, 3]", "[1, 3]"),
     ("output", "2 + 1 = 3\n```output\n[1, 3]\n```", "[1, 3]"), ("output", "[1, 3]", "[1, 3]"),
@@ -273,7 +293,9 @@ def test_a_chat_model_is_known_by_its_name(model: str, chat: bool) -> None:
 def test_every_shipped_variant_fills_all_its_fields(name: str) -> None:
     fields = {
         "humaneval": "prompt entry_point", "evalplus": "prompt entry_point", "mbpp": "prompt tests first_test solution",
-        "apps": "question starter format", "cruxeval": "code input output", "livecodebench": "question starter format",
+        "apps": "question starter format", "cruxeval": "code input output",
+        "livecodebench": "question starter format official_format", "livecodebench-execution": "code input output",
+        "self-play": "",
     }  # fmt: skip
     benchmark = evaluation.load_benchmark(name)
     known = dict.fromkeys(fields[benchmark.format].split(), "x")
