@@ -165,14 +165,29 @@ def cautions(config: Config) -> list[str]:
             "optim.schedule inverse_sqrt counts from the end of the warm-up: without optim.warmup_steps "
             "the learning rate has halved after 4 steps"
         )
-    if config.stop.plateau and not config.evaluation.every:
-        found.append(
-            f"stop.plateau {config.stop.plateau} has no effect without evaluation.every: a run is compared with its "
-            "best where it is evaluated"
-        )
+    found += _idle(config)
     if config.executor.level == "off":
         found.append("executor.level off: programs that the model writes run unconfined on this machine")
     return found
+
+
+def _idle(config: Config) -> Iterator[str]:
+    """Settings that have no effect beside the others."""
+    evaluation = config.evaluation
+    if evaluation.bench and not evaluation.every:
+        yield "evaluation.bench has no effect without evaluation.every: its slice is scored where a run is measured"
+    if config.stop.plateau and not evaluation.every:
+        yield (
+            f"stop.plateau {config.stop.plateau} has no effect without evaluation.every: a run is compared with its best "
+            "where it is measured"
+        )
+    if evaluation.probe == "none":
+        needs = {
+            "evaluation.minutes": evaluation.minutes, "evaluation.probe_tasks": evaluation.probe_tasks,
+            "evaluation.every": evaluation.every and not evaluation.bench, "stop.plateau": config.stop.plateau,
+        }  # fmt: skip
+        if idle := [key for key, wanted in needs.items() if wanted]:
+            yield f"no effect without held-out tasks (evaluation.probe none): {', '.join(idle)}"
 
 
 def _power(factor: float, times: int) -> str:

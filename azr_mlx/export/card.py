@@ -162,6 +162,9 @@ def model_card(facts: Mapping[str, Any]) -> str:
     )
 
 
+LEAST_TRANSFORMERS = "It needs transformers 4.57 or newer."  # the tokenizer's files were tried in 4.57 and in 5
+
+
 def _usage(facts: Mapping[str, Any]) -> str:
     format_, origin, on = facts["format"], facts["base_model"], facts["trained_on"]
     quantized = on["quantization"]
@@ -189,7 +192,8 @@ def _usage(facts: Mapping[str, Any]) -> str:
         return (
             "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f'base = AutoModelForCausalLM.from_pretrained("{origin}", device_map="auto")\n'
-            'model = PeftModel.from_pretrained(base, ".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```\n'
+            'model = PeftModel.from_pretrained(base, ".")\ntokenizer = AutoTokenizer.from_pretrained(".")\n```\n\n'
+            f"{LEAST_TRANSFORMERS}\n"
         )
     return (
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -197,6 +201,7 @@ def _usage(facts: Mapping[str, Any]) -> str:
         'tokenizer = AutoTokenizer.from_pretrained(".")\n'
         'inputs = tokenizer("def f(a):", return_tensors="pt").to(model.device)\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))\n```\n\n"
+        f"{LEAST_TRANSFORMERS}\n\n"
         "The same in MLX: `mlx_lm.generate --model . --prompt 'def f(a):'`. Quantizing this model again would round "
         "the update away; on a Mac use the MLX adapter on the quantized base.\n"
     )

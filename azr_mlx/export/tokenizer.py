@@ -19,6 +19,7 @@ def write_tokenizer(policy: Any, folder: Path) -> None:
     from azr_mlx.model.policy import TAGS
 
     weights.copy_files(policy.folder, folder, weights.TOKENIZER_FILES)
+    _for_transformers_4(folder / "tokenizer_config.json")
     if not load_style(policy.config.style).tags:
         return
 
@@ -37,6 +38,27 @@ def write_tokenizer(policy: Any, folder: Path) -> None:
             fresh = described | kept if kept is not None else without(described)
             if fresh != described:
                 path.write_text(json.dumps(fresh, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+# What transformers 5 calls its own classes of a tokenizer.json -> a class of that kind in transformers 4 and 5.
+CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+
+
+def _for_transformers_4(path: Path) -> None:
+    """Say in words that transformers 4 knows too what transformers 5 has written in words of its own: the class of the
+    tokenizer, and a list of further special tokens (a mapping in 4). It reads both, and the tokens are the same."""
+    if not path.is_file():
+        return
+    described = json.loads(path.read_text(encoding="utf-8"))
+    fresh = dict(described)
+    for name in ("backend", "is_local", "local_files_only"):
+        fresh.pop(name, None)
+    if "tokenizer_class" in fresh:
+        fresh["tokenizer_class"] = CLASSES.get(fresh["tokenizer_class"], fresh["tokenizer_class"])
+    if isinstance(fresh.get("extra_special_tokens"), list):
+        fresh["additional_special_tokens"] = fresh.pop("extra_special_tokens")
+    if fresh != described:
+        path.write_text(json.dumps(fresh, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _content(value: Any) -> Any:

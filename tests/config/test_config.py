@@ -361,3 +361,26 @@ def test_no_default_stands_twice() -> None:
     """A preset that repeats a default on purpose is fine; two options of one name and meaning would not be."""
     helps = [option.help for option in config.options().values()]
     assert len(set(helps)) == len(helps)
+
+
+@pytest.mark.parametrize(
+    ("sets", "named"),
+    [
+        (["evaluation.bench=humaneval"], "evaluation.bench has no effect without evaluation.every"),
+        (["stop.plateau=3"], "stop.plateau 3 has no effect without evaluation.every"),
+        (["evaluation.probe=none", "evaluation.every=5"], "(evaluation.probe none): evaluation.every"),
+        (["evaluation.probe=none", "evaluation.minutes=5"], "(evaluation.probe none): evaluation.minutes"),
+    ],
+)
+def test_a_setting_without_effect_is_told(sets: list[str], named: str) -> None:
+    [line] = config.cautions(config.load(None, sets))
+    assert named in line
+
+
+def test_settings_that_need_each_other_are_quiet_together() -> None:
+    together = ["evaluation.every=5", "evaluation.bench=humaneval", "stop.plateau=3", "evaluation.minutes=1"]
+    assert config.cautions(config.load(None, together)) == []
+    assert (
+        config.cautions(config.load(None, ["evaluation.probe=none", "evaluation.every=5", "evaluation.bench=mbpp"]))
+        == []
+    )

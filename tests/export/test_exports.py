@@ -80,6 +80,7 @@ def test_the_card_has_a_head_for_the_hub_and_says_how_to_load(name: str, out: Pa
     assert head["library_name"] == {"mlx": "mlx", "peft": "peft"}.get(name, "transformers")
     loads = {"mlx": "mlx_lm.generate --model", "peft": "PeftModel.from_pretrained"}
     assert loads.get(name, "AutoModelForCausalLM.from_pretrained") in text
+    assert ("It needs transformers 4.57 or newer." in text) is (name != "mlx")
     assert "licence: " in text
     assert "KL per token" in text
 
@@ -188,6 +189,32 @@ def test_a_tokenizer_for_tags_as_text_has_no_token_for_them(bases: dict[str, Pat
     assert len(after.encode("<think>")) == len("<think>")
     text = "<|im_start|>def f(a): return a<|im_end|>"
     assert before.encode(text) == after.encode(text)
+
+
+def test_a_tokenizer_in_the_words_of_transformers_5_is_exported_in_words_that_4_knows_too(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """transformers 4.57 knows no class TokenizersBackend and takes extra_special_tokens for a mapping."""
+    from transformers import AutoTokenizer
+
+    model = tmp_path / "model"
+    shutil.copytree(bases["plain"], model)
+    told = AutoTokenizer.from_pretrained(model)
+    told.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|more|>"]})
+    told.save_pretrained(model)
+    before = json.loads((model / "tokenizer_config.json").read_text())
+    assert (before["tokenizer_class"], type(before["extra_special_tokens"])) == ("TokenizersBackend", list)
+
+    (tmp_path / "out").mkdir()
+    exporter.write_tokenizer(SimpleNamespace(folder=model, config=SimpleNamespace(style="chat")), tmp_path / "out")
+    after = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert after["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert after["additional_special_tokens"] == before["extra_special_tokens"]
+    assert not {"backend", "extra_special_tokens", "is_local"} & after.keys()
+    again = AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = "<|im_start|>def f(a): return a<|more|><|im_end|>"
+    assert again.encode(text) == told.encode(text)
+    assert again.all_special_tokens == told.all_special_tokens
 
 
 # -- the check
