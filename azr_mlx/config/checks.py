@@ -178,8 +178,8 @@ def _idle(config: Config) -> Iterator[str]:
         yield "evaluation.bench has no effect without evaluation.every: its slice is scored where a run is measured"
     if config.stop.plateau and not evaluation.every:
         yield (
-            f"stop.plateau {config.stop.plateau} has no effect without evaluation.every: a run is compared with its best "
-            "where it is measured"
+            f"stop.plateau {config.stop.plateau} has no effect without evaluation.every: a run is compared with its "
+            "best where it is measured"
         )
     if evaluation.probe == "none":
         needs = {
