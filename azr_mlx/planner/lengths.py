@@ -28,25 +28,25 @@ class Lengths:
     reply: int
 
 
-# What benchmarks/speed/simulate.py prints with tasks.references=0, tokens of Qwen's vocabulary (r1: with the preset
-# qwen2.5-coder-3b, chat: with qwen2.5-coder-1.5b-instruct). Replies rest on its assumptions. compact: means over 13
-# steps of nano, tokens of its own vocabulary.
+# What benchmarks/speed/simulate.py prints with tasks.references=0, batch.propose_group=1 and all three kinds, tokens of
+# Qwen's vocabulary (r1: the preset qwen2.5-coder-3b, chat: qwen2.5-coder-1.5b-instruct). Replies rest on its
+# assumptions. compact: means over 13 steps of nano, tokens of its own vocabulary.
 _SIMULATED: Mapping[str, Mapping[tuple[Role, Kind], Lengths]] = {
     "r1": {
-        (Role.PROPOSE, Kind.DEDUCTION): Lengths(463, 463, 413),
-        (Role.PROPOSE, Kind.ABDUCTION): Lengths(465, 465, 385),
-        (Role.PROPOSE, Kind.INDUCTION): Lengths(100, 325, 578),
-        (Role.SOLVE, Kind.DEDUCTION): Lengths(172, 319, 245),
-        (Role.SOLVE, Kind.ABDUCTION): Lengths(182, 316, 238),
-        (Role.SOLVE, Kind.INDUCTION): Lengths(329, 621, 360),
+        (Role.PROPOSE, Kind.DEDUCTION): Lengths(365, 365, 413),
+        (Role.PROPOSE, Kind.ABDUCTION): Lengths(367, 367, 385),
+        (Role.PROPOSE, Kind.INDUCTION): Lengths(87, 302, 578),
+        (Role.SOLVE, Kind.DEDUCTION): Lengths(174, 325, 245),
+        (Role.SOLVE, Kind.ABDUCTION): Lengths(184, 323, 238),
+        (Role.SOLVE, Kind.INDUCTION): Lengths(303, 534, 360),
     },
     "chat": {
-        (Role.PROPOSE, Kind.DEDUCTION): Lengths(406, 406, 304),
-        (Role.PROPOSE, Kind.ABDUCTION): Lengths(408, 408, 335),
-        (Role.PROPOSE, Kind.INDUCTION): Lengths(43, 264, 351),
-        (Role.SOLVE, Kind.DEDUCTION): Lengths(120, 272, 185),
-        (Role.SOLVE, Kind.ABDUCTION): Lengths(125, 254, 179),
-        (Role.SOLVE, Kind.INDUCTION): Lengths(271, 485, 226),
+        (Role.PROPOSE, Kind.DEDUCTION): Lengths(305, 305, 304),
+        (Role.PROPOSE, Kind.ABDUCTION): Lengths(307, 307, 335),
+        (Role.PROPOSE, Kind.INDUCTION): Lengths(27, 238, 351),
+        (Role.SOLVE, Kind.DEDUCTION): Lengths(114, 265, 185),
+        (Role.SOLVE, Kind.ABDUCTION): Lengths(119, 247, 179),
+        (Role.SOLVE, Kind.INDUCTION): Lengths(243, 403, 226),
     },
     "compact": {
         (Role.PROPOSE, Kind.DEDUCTION): Lengths(0, 3, 25),
@@ -58,7 +58,7 @@ _SIMULATED: Mapping[str, Mapping[tuple[Role, Kind], Lengths]] = {
     },
 }
 # Tokens of one example in the prompt of a proposer that chooses its program, from the same outputs.
-_REFERENCE = {"r1": 180, "chat": 148, "compact": 34}
+_REFERENCE = {"r1": 152, "chat": 152, "compact": 34}
 
 Table = Mapping[tuple[Role, Kind], Lengths]
 

@@ -178,12 +178,12 @@ def test_a_longer_context_or_wider_batch_or_higher_rank_never_takes_less_memory(
         assert planner.plan_memory(more, shape, MAC).total > total, change
 
 
-def test_auto_keeps_what_fits_into_three_quarters_of_the_room() -> None:
+def test_auto_keeps_what_fits_into_its_share_of_the_room() -> None:
     """The same preset on Macs of more and more memory: from recomputed blocks over kept projections to kept blocks."""
     settings = config.load("qwen2.5-coder-1.5b-instruct")
     shape = planner.shape_of(settings.model)
     found, seconds = [], []
-    for memory in (16, 48, 192):
+    for memory in (16, 48, 512):
         machine = planner.Machine("", "metal", memory * 1e9, memory * 0.75e9, 4e11, 1e13, "", 8)
         found.append(planner.kept(settings, shape, machine))
         seconds.append(planner.step_costs(settings, shape, machine)[-1].seconds)
