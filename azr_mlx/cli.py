@@ -212,6 +212,9 @@ def train(
             raise UsageError("train: --dry-run is about a run that begins; leave --resume away")
         from azr_mlx import planner
         from azr_mlx.run import forecast
+        from azr_mlx.selfplay.prompts import check_style
+
+        check_style(settings.model.style)
 
         lines, fits = forecast.screen(settings, planner.here())
         click.echo("\n".join(lines))

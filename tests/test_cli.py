@@ -284,3 +284,22 @@ def test_every_option_explains_itself() -> None:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"azr {verb} {parameter.opts[0]}"
                 assert parameter.help.endswith(".")
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(None, "there is no prompt style"), ("turns: chat\nsolve: {deduction: {text: '{nope}'}}\n", "no field {nope}")],
+)
+def test_a_prompt_style_that_cannot_be_used_ends_a_run_before_it_begins(
+    tmp_path: Path, words: list[str], text: str | None, told: str
+) -> None:
+    style, folder = tmp_path / "mine.yaml", tmp_path / "run"
+    if text is not None:
+        style.write_text(text)
+    begin = ["train", "--config", "nano", "--set", f"model.style={style}", "--run-dir", str(folder)]
+    done = CliRunner().invoke(azr, [*begin, *words])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not folder.exists()

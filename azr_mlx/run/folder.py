@@ -108,7 +108,7 @@ class RunFolder:
         if name in config.style_names():
             return settings
         text = config.find_style(name).read_text(encoding="utf-8")
-        if not self.style.is_file():
+        if not (self.style.is_file() and self.exists):
             with plain_errors(f"run folder {self}"):
                 write_text(self.style, text)
         elif text != self.style.read_text(encoding="utf-8"):

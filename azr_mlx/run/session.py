@@ -26,7 +26,7 @@ from azr_mlx.run import forecast, supervisor
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
 from azr_mlx.run.wakefulness import SleepWatch, awake
-from azr_mlx.selfplay.prompts import check_fields
+from azr_mlx.selfplay.prompts import check_style
 from azr_mlx.terminal import never_refuse
 from azr_mlx.versions import result_versions
 
@@ -56,13 +56,13 @@ def train(
     sharing: how other machines take part in the run's work; None is a run of this process alone.
     """
     never_refuse()
+    check_style(settings.model.style)
     folder = choose(settings, run_dir, resume)
     supervisor.announce(folder.path)
     with ExitStack() as stack:
         stack.enter_context(folder.lock())
         saved = folder.settings()
         settings = folder.with_own_style(settings)
-        check_fields(config.load_style(settings.model.style))
         start = folder.latest() if resume is not None else None
         if saved is not None and resume is not None:
             _check_changes(saved, settings, folder)

@@ -184,6 +184,11 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
 
 
+def check_style(name: str) -> None:
+    """Raises ConfigError, one line, for a style that is not there or cannot be used."""
+    check_fields(load_style(name))
+
+
 def check_fields(style: PromptStyle) -> None:
     """Raises ConfigError for a wording that names an unknown field, or an example that its kind cannot show."""
     for (role, kind), wording in style.wordings.items():

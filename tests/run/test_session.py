@@ -231,8 +231,10 @@ def test_pressure_and_sleep_are_told_between_steps(tmp_path, executor, capsys):
 def test_a_run_keeps_the_prompt_style_that_it_was_begun_with(tmp_path: Path) -> None:
     """Its own copy counts, wherever the folder is moved to; another text is another run."""
     mine, folder = tmp_path / "mine.yaml", RunFolder(tmp_path / "run")
-    mine.write_text("turns: {question: '{text}'}\nopening: a\n")
+    mine.write_text("turns: {question: '{text}'}\nopening: not yet\n")
     folder.path.mkdir()
+    folder.with_own_style(config.load(None, [f"model.style={mine}"]))  # a start that came to nothing
+    mine.write_text("turns: {question: '{text}'}\nopening: a\n")
     settings = folder.with_own_style(config.load(None, [f"model.style={mine}"]))
     folder.write_settings(settings, {})
     moved = RunFolder(folder.path.rename(tmp_path / "moved"))
