@@ -7,9 +7,9 @@ the network or a busy server refuses is asked for again; what the server says to
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,23 +85,39 @@ class Endpoint:
             completion = Completion((0,) * tokens, (0.0,) * tokens, text, Stop.LENGTH if cut_off else Stop.EOS)
             return Rollout(prompts[i], (), completion)
 
+        todo: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[int, int, Rollout | BaseException]] = queue.SimpleQueue()
+        ended = self._ended = threading.Event()
+        for pair in wanted:
+            todo.put(pair)
+
+        def work() -> None:
+            while not ended.is_set():
+                try:
+                    i, j = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    found: Rollout | BaseException = one(i, j)
+                except BaseException as error:
+                    found = error
+                done.put((i, j, found))
+
+        # Daemons: who interrupts an evaluation does not wait for a server that takes its time.
+        for number in range(min(self.requests, len(wanted))):
+            threading.Thread(target=work, name=f"azr-endpoint-{number}", daemon=True).start()
         written = 0
-        self._ended = threading.Event()
-        pool = ThreadPoolExecutor(self.requests, thread_name_prefix="azr-endpoint")
         try:
-            waiting: dict[Future[Rollout], tuple[int, int]] = {pool.submit(one, i, j): (i, j) for i, j in wanted}
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    i, j = waiting.pop(future)
-                    rollout = future.result()
-                    written += len(rollout.completion.tokens)
-                    if progress is not None:
-                        progress(len(wanted) - len(waiting), len(wanted), written)
-                    yield i, j, rollout
+            for count in range(1, len(wanted) + 1):
+                i, j, found = done.get()
+                if isinstance(found, BaseException):
+                    raise found
+                written += len(found.completion.tokens)
+                if progress is not None:
+                    progress(count, len(wanted), written)
+                yield i, j, found
         finally:
-            self._ended.set()  # nobody waits for what is still to be tried again
-            pool.shutdown(wait=False, cancel_futures=True)
+            ended.set()  # nobody waits for what is still to be asked for, or asked for again
 
     def ask(self, text: str, asked: dict[str, Any]) -> tuple[str, int, bool]:
         """One reply: its text, how many tokens it took (0 when the server does not say), whether the limit cut it."""

@@ -65,6 +65,11 @@ def _table(console: Console, record: Mapping[str, Any]) -> None:
     if record["tokens_per_second"]:
         facts.append(f"{record['tokens_per_second']:.0f} tokens/s")
     console.print(", ".join(facts), markup=False, soft_wrap=True)
+    if record["answer"]:
+        stops = ", ".join(map(repr, record["stop"])) or "none"
+        beside = record["harness"] or "no published harness"
+        how = f"prompt {record['prompt']}, answer {record['answer']}, stop texts {stops}; comparable with {beside}"
+        console.print(how, markup=False, soft_wrap=True)
     if published:
         other = "" if published["same"] else f"; not comparable: {', '.join(published['unlike'])}"
         console.print(f"published: {published['source']}{other}", markup=False, soft_wrap=True)

@@ -180,6 +180,30 @@ def test_a_server_that_takes_four_stop_texts_gets_four(server: Server) -> None:
     assert [len(one["stop"]) for one in server.asked] == [5, 4]
 
 
+def test_who_interrupts_does_not_wait_for_a_slow_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter waits at its end for every thread that is no daemon."""
+    release = threading.Event()
+    original = Handler.do_POST
+
+    def slow(self: Handler) -> None:
+        if len(self.server.asked) >= 1:
+            release.wait(60)
+        original(self)
+
+    monkeypatch.setattr(Handler, "do_POST", slow)
+    prompts = [Prompt(Role.SOLVE, Kind.DEDUCTION, HUMANEVAL[0]["prompt"], "")] * 3
+    going = Endpoint(server.address, "tiny", requests=1).sample(prompts, seed=(0,), max_tokens=8)
+    next(going)
+    mine = [one for one in threading.enumerate() if one.name.startswith("azr-endpoint")]
+    assert mine
+    assert all(one.daemon for one in mine)
+    going.close()
+    release.set()
+    for one in mine:
+        one.join(30)
+    assert len(server.asked) == 2, "the third is not asked for any more"
+
+
 def test_thinking_that_a_server_keeps_apart_is_put_before_the_answer() -> None:
     message = {"content": "42", "reasoning_content": "6 * 7"}
     assert endpoint._message(message) == "<think>6 * 7</think>42"
