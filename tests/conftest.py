@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 from pathlib import Path
@@ -27,7 +28,13 @@ with contextlib.suppress(ImportError):
     device.prepare()
 
 
-# Files that take longest, the longest first: two processes that take a file each at a time then end together.
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # Once for the hundreds of processes that tests start: the executor's own never write bytecode.
+        compileall.compile_dir(ROOT / "azr_mlx", quiet=2)
+
+
+# Files that take longest, the longest first: processes that take a file each at a time then end together.
 LONGEST = (
     "run/test_runs", "docs/test_installed", "executor/test_faults", "evaluation/test_command", "run/test_newcomer",
     "model/test_rehearsal", "executor/test_pool", "executor/test_on_a_mac", "executor/test_attacks",
