@@ -175,6 +175,11 @@ def charts(data: RunData) -> list[Section]:
         [Series(name, i, data.points(f"seconds/{name}")) for i, name in enumerate(PHASES)], "stack", True,
         ("seconds/{phase}",), wide=True,
     )  # fmt: skip
+    work = Chart(
+        "Operations of a step, by phase", "floating-point operations, counted from shapes", "operations",
+        [Series(name, i, data.points(f"flops/{name}")) for i, name in enumerate(("prefill", "decode", "update"))],
+        "stack", True, ("flops/prefill", "flops/decode", "flops/update"),
+    )  # fmt: skip
     return [
         (
             "Does it get better?",
@@ -227,6 +232,15 @@ def charts(data: RunData) -> list[Section]:
             "",
             [
                 times,
+                work,
+                plain(
+                    "Tokens of the update",
+                    "tokens/update/rows",
+                    "tokens/update/slots",
+                    "tokens/update",
+                    "tokens/update/completions",
+                    labels=["if rows were apart", "in attention", "computed", "learned"],
+                ),
                 plain("Tokens per second", "tokens_per_second", labels=["sampling"]),
                 plain("Memory", "memory/peak", "memory/active", "memory/cache"),
                 plain("Trouble of the executor", "timeouts", "dropped"),

@@ -57,6 +57,13 @@ def text(finished: Path) -> str:
     return report.write(finished).read_text(encoding="utf-8")
 
 
+def test_the_work_of_a_step_is_shown_by_phase(text: str) -> None:
+    """What the program counted of itself (timings.jsonl) stands beside the seconds."""
+    assert text.index("Seconds of a step, by phase") < text.index("Operations of a step, by phase")
+    assert "Tokens of the update" in text
+    assert "if rows were apart" in text
+
+
 def test_the_report_is_one_file_that_loads_nothing(text: str) -> None:
     page = Page(text)
     loading = {"src", "srcset", "poster", "data", "action", "background"}
