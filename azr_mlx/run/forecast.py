@@ -195,10 +195,10 @@ def screen(settings: config.Config, machine: planner.Machine, now: float | None 
     started = time.time() if now is None else now
     form = "%H:%M" if found.seconds < 20 * 3600 else "%a %d %b, %H:%M" if found.seconds < 100 * DAY else "%d %b %Y"
     clock = time.strftime(form, time.localtime(started + found.seconds))
-    steps = f"{found.steps} step{'s' * (found.steps != 1)}"
+    steps = "1 step" if found.steps == 1 else f"some {found.steps} steps"
     limit = f" (minutes={settings.minutes:g})" if settings.minutes and found.steps < settings.steps else ""
     lines += [
-        f"the end   near {clock}, {_about(found.seconds)} in all, after some {steps}:",
+        f"the end   near {clock}, {_about(found.seconds)} in all, after {steps}:",
         f"          {spoken_time(found.training)} of training{limit}, up to {spoken_time(found.seeding)} of seeding",
         "          (derived from shapes and lengths, not measured; without the download)",
     ]

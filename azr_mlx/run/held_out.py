@@ -104,9 +104,9 @@ class HeldOutScore:
         """
         lines = []
         if self.truncated > metrics.CUT_OFF:
-            lines.append(f"{self.truncated:.0%} of the answers were cut off: {metrics.SOLUTIONS_CUT_OFF}")
+            lines.append(f"{100 * self.truncated:.0f} % of the answers were cut off: {metrics.SOLUTIONS_CUT_OFF}")
         if self.malformed - self.truncated > metrics.MALFORMED:
-            lines.append(f"{self.malformed:.0%} of the answers lack their form: {metrics.WRONG_STYLE}")
+            lines.append(f"{100 * self.malformed:.0f} % of the answers lack their form: {metrics.WRONG_STYLE}")
         return lines
 
     def line(self, when: str) -> str:

@@ -194,7 +194,7 @@ class Alarm:
 
     def line(self, rows: Sequence[Row]) -> str:
         """What is wrong, and what to do."""
-        said = f"{_mean(rows[-FEW:], self.share):.0%} of them; " if self.share else ""
+        said = f"{100 * _mean(rows[-FEW:], self.share):.0f} % of them; " if self.share else ""
         return f"{self.name}: {said}{self.todo}"
 
 

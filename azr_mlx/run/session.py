@@ -228,7 +228,9 @@ class Session:
         self.tracker.seconds.clear()
         share = refused.get("cut off", 0) / max(1, sum(refused.values()))
         if share > metrics.CUT_OFF:
-            self.tracker.print(f"note: {share:.0%} of what was refused was cut off: {metrics.PROPOSALS_CUT_OFF}")
+            self.tracker.print(
+                f"note: {100 * share:.0f} % of what was refused was cut off: {metrics.PROPOSALS_CUT_OFF}"
+            )
         self.remember()
 
     def evaluate_before(self) -> None:
@@ -240,9 +242,10 @@ class Session:
         if few:
             score, seconds = self.held_out.first_look(few)
             since = forecast.spoken_time(self.clock() - self.loaded_at)
+            width = f" ± {100 * score.half_width:.1f}" if score.half_width else ""  # of tasks that all went alike, none
             self.tracker.print(
-                f"first held-out number, {since} after the model was loaded: {100 * score.mean:.1f} % "
-                f"± {100 * score.half_width:.1f} at temperature 1 on {few} tasks of each kind"
+                f"first held-out number, {since} after the model was loaded: {100 * score.mean:.1f} %{width} at "
+                f"temperature 1 on {few} tasks of each kind"
             )
             self.state.held_out_each, words = self.held_out.affordable(seconds)
             self.held_out = self.held_out.limited_to(self.state.held_out_each)

@@ -283,8 +283,8 @@ def test_answers_that_are_cut_off_or_lack_their_form_are_said_with_the_option_to
     [cut] = HeldOutScore({}, {}, truncated=0.8, malformed=0.9).form_advice()
     [formless] = HeldOutScore({}, {}, truncated=0.1, malformed=0.9).form_advice()
     assert fine.form_advice() == []
-    assert "80% of the answers were cut off: raise sampling.solve_tokens" in cut
-    assert "90% of the answers lack their form: see that model.style" in formless
+    assert "80 % of the answers were cut off: raise sampling.solve_tokens" in cut
+    assert "90 % of the answers lack their form: see that model.style" in formless
 
 
 def test_every_reason_of_a_parse_error_counts_as_a_lack_of_form() -> None:

@@ -127,9 +127,9 @@ def test_a_healthy_run_a_new_one_and_an_empty_one_are_quiet() -> None:
 def test_the_form_of_replies_is_told_from_the_first_step_on_with_its_share_and_what_to_turn() -> None:
     """A chat model that never closes its block must not waste an hour."""
     [cut] = metrics.alarms(story(1, 1, **{"truncated/solve": 0.62, "malformed/solve": 0.62}))
-    assert cut.startswith("completions are cut off: 62% of them; raise sampling.solve_tokens")
+    assert cut.startswith("completions are cut off: 62 % of them; raise sampling.solve_tokens")
     [formless] = metrics.alarms(story(1, 1, **{"malformed/propose": 0.9}))
-    assert formless.startswith("proposals lack their form: 90% of them; see that model.style")
+    assert formless.startswith("proposals lack their form: 90 % of them; see that model.style")
 
 
 def test_an_alarm_ends_when_its_cause_does() -> None:
