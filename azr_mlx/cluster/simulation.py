@@ -50,12 +50,13 @@ def simulate(
     bandwidth: float,
     *,
     per_item: float = 0.0,
-    steps: int = 2,
+    steps: int = 4,
 ) -> SimulatedStep:
     """The last of some steps, when every machine's speed is known.
 
     machines: the coordinator first. writing, learning: what each item costs, in any unit. bandwidth: bytes a second of
-    the coordinator's port. per_item: seconds in which the coordinator packs, reads and checks one item.
+    the coordinator's port. per_item: seconds for packing, reading and checking an item that is
+    computed elsewhere.
     """
     clock = _Clock()
     items = ItemList(clock)
@@ -99,8 +100,9 @@ def _phase(
     """Compute a list of items; returns when each machine is free for the next one."""
     items.clear()
     total = sum(costs)
+    first = items.newest + 1
     for place, cost in enumerate(costs):
-        items.add(place, kind, cost)
+        items.add(first + place, kind, cost)
     paces = [(one.writing if kind == "write" else one.learning) / total for one in machines]
     # (when, order, machine, item): item None is a machine that looks for one; -1 - n is the arrival of item n.
     events: list[tuple[float, int, int, int | None]] = []
@@ -118,14 +120,14 @@ def _phase(
             if items.finish(done, machines[who].name):
                 left -= 1
                 step.items[who] += 1
-                step.work[who] += costs[done] * paces[0]
+                step.work[who] += costs[done - first] * paces[0]
         if number is None or number >= 0:
             taken = items.take(machines[who].name) if left else None
             order += 1
             if taken is None:
                 heapq.heappush(events, (clock.now + LOOK_SECONDS, order, who, None))
             else:
-                seconds = costs[taken] * paces[who] + per_item
+                seconds = costs[taken - first] * paces[who] + (per_item if who else 0.0)
                 step.busy[who] += seconds
                 heapq.heappush(events, (clock.now + seconds, order, who, taken))
     ends = [clock.now] * len(machines)

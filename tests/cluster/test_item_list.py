@@ -61,6 +61,21 @@ def test_one_that_would_end_before_a_slow_machine_takes_its_item_over() -> None:
     assert items.take("fast") == 2  # 10 seconds, where the slow one has 40 left
 
 
+def test_a_slow_machine_leaves_the_last_items_to_those_who_end_them_all_before_it_would_end_one() -> None:
+    items, clock = listed(12)
+    assert (items.take("slow"), items.take("fast")) == (0, 1)
+    for number in range(1, 10):
+        clock.now += 10.0
+        assert items.finish(number, "fast")
+        assert items.take("fast") == number + 1
+    clock.now += 5.0
+    assert items.finish(0, "slow")
+    assert items.take("slow") is None  # 95 seconds for the last one, where "fast" ends its own and that one in 15
+    clock.now += 5.0
+    assert items.finish(10, "fast")
+    assert items.take("fast") == 11
+
+
 def test_two_equal_machines_never_repeat_each_other() -> None:
     items, clock = listed(40)
     busy = {"a": items.take("a"), "b": items.take("b")}

@@ -96,14 +96,12 @@ def test_a_worker_that_leaves_politely(cluster, alone_longer) -> None:
     assert "left; others do what was begun here" in cluster.log("mini")
 
 
-def test_a_worker_that_can_write_no_file(cluster, alone_longer) -> None:
-    # As on a full disk: the first byte of any file is one too many, that of the file that it speaks to as well.
-    def no_files() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-    cluster.start("full", preexec_fn=no_files)
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process can be set on Linux only")
+def test_a_worker_whose_disk_becomes_full(cluster, alone_longer) -> None:
+    process = cluster.start("full")
     cluster.wait_for("full")
+    # From now on the first byte of any file is one too many, that of the file that it speaks to as well.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
     assert play(cluster.policy, 3) == alone_longer
     assert cluster.did("full") > 0
 

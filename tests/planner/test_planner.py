@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -323,3 +324,23 @@ def test_the_planner_is_light_to_import() -> None:
     code = "import sys, azr_mlx.planner; print([m for m in ('mlx', 'numpy', 'huggingface_hub') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.strip() == "[]"
+
+
+def test_a_plan_of_several_macs_names_each_and_what_the_network_carries() -> None:
+    settings = config.load("qwen2.5-coder-3b")
+    lines, fits = planner.plan_command(settings, "48GB", "M3 Max", workers="M3 Max, M1 16GB")
+    text = "\n".join(lines)
+    assert not fits
+    assert [line.split()[1] for line in lines if "GPU cores  " in line][-2:] == ["M3", "M1"]
+    assert re.search(r"Apple M1 .*DOES NOT FIT", text)
+    assert "120 MB of adapters to each worker" in text
+    gain = float(re.search(r"([0-9.]+) times as fast", text)[1])
+    assert 1.5 < gain < 2.2  # two of three machines count
+
+
+@pytest.mark.parametrize("text", ["", "  ,M1", "M9 16GB"])
+def test_workers_that_are_no_chips_are_one_line(text: str) -> None:
+    from azr_mlx.planner import several
+
+    with pytest.raises(UsageError):
+        several.workers_of(text)
