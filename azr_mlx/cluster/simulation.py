@@ -39,7 +39,7 @@ class SimulatedStep:
     @property
     def idle(self) -> float:
         """Share of all machines' time in which they computed nothing."""
-        return 1.0 - sum(self.busy) / (len(self.busy) * self.seconds) if self.seconds else 0.0
+        return max(0.0, 1.0 - sum(self.busy) / (len(self.busy) * self.seconds)) if self.seconds else 0.0
 
 
 def simulate(
