@@ -39,6 +39,7 @@ class Judged:
     rollout: Rollout
     hostile: bool
     verdict: Callable[[], Verdict]
+    tags: bool = True  # as the judge was told
 
 
 class Replaced:
@@ -75,9 +76,9 @@ def train(folder: Path, steps: int, share: float) -> tuple[Session, list[Judged]
             return Replaced(generate(**options), rng, share, hostile)
 
         def remembered(judge: Any) -> Any:
-            def wrapped(rollout: Rollout, *words: Any) -> Callable[[], Verdict]:
-                verdict: Callable[[], Verdict] = judge(rollout, *words)
-                judged.append(Judged(rollout, id(rollout) in hostile, verdict))
+            def wrapped(rollout: Rollout, *words: Any, tags: bool = True) -> Callable[[], Verdict]:
+                verdict: Callable[[], Verdict] = judge(rollout, *words, tags=tags)
+                judged.append(Judged(rollout, id(rollout) in hostile, verdict, tags))
                 return verdict
 
             return wrapped
@@ -103,7 +104,8 @@ def judge_again(session: Session, judged: Sequence[Judged]) -> Iterator[tuple[Ju
         for first in range(0, len(judged), PACK):
             pack = judged[first : first + PACK]
             pending = [
-                (proposer if one.rollout.prompt.role is Role.PROPOSE else solver).judge(one.rollout) for one in pack
+                (proposer if one.rollout.prompt.role is Role.PROPOSE else solver).judge(one.rollout, tags=one.tags)
+                for one in pack
             ]
             yield from zip(pack, (verdict() for verdict in pending), strict=True)
 

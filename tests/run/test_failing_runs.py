@@ -79,6 +79,21 @@ def test_a_run_whose_programs_never_end_says_so(tmp_path: Path) -> None:
     assert "programs run out of time" in alarms(tmp_path / "run", 5, options, ("-c", ENDLESS))
 
 
+def test_hostile_completions_disturb_neither_a_run_nor_a_verdict_on_the_others(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "benchmarks/fuzz/hostile_run.py",
+        str(tmp_path / "run"),
+        "--steps",
+        "1",
+        "--share",
+        "0.1",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 verdicts differ" in done.stdout
+
+
 # Stands for a machine that runs out of disk for good while it trains: slots die, and no other can be started.
 FULL = """
 import os, subprocess
