@@ -62,7 +62,8 @@ def step_workloads(settings: config.Config) -> tuple[Workload, ...]:
             b.train_proposer,
         ),
         Workload("attempt", kinds * b.proposals, b.attempts, s.prompt_tokens, s.solve_tokens, b.train_attempts),
-        Workload("solve", kinds * b.solves, b.solve_group, s.prompt_tokens, s.solve_tokens),
+        # Of edited programs fewer are solved: some are no tasks, and not every kind has programs of its own.
+        Workload("solve", kinds * (b.solves + b.mutations), b.solve_group, s.prompt_tokens, s.solve_tokens),
     )
     return tuple(one for one in found if one.rows)
 

@@ -185,7 +185,9 @@ class SelfPlay:
 
         Of the kinds whose tasks are one program with one input.
         """
-        edited = []
+        edited: list[PendingVerdict] = []
+        if not self.config.batch.mutations:
+            return edited
         for kind in (kind for kind in self.kinds if KINDS[kind].one_case_of_own_program):
             rng = random.Random(f"{self.config.seed}/{step}/mutate/{kind}")
             for task in self.buffer.references(kind, self.config.batch.mutations, rng, FRONTIER):

@@ -187,7 +187,7 @@ class Buffer:
 
         The `count` largest of u^(1/w) with uniform u are a draw with weights w (Efraimidis and Spirakis 2006).
         """
-        if prefer == UNIFORM:
+        if not tasks or prefer == UNIFORM:
             return rng.sample([*tasks.values()], count)
         weights = PREFERENCES[prefer]([self._solved.get(name) for name in tasks])
         # A draw's randomness is spent in the order of the tasks, so the places are computed before they are compared.

@@ -107,6 +107,11 @@ def test_references_and_lent_programs_prefer_what_is_solved_sometimes_if_asked(p
         assert max(drawn.values()) < 150 if prefer == "uniform" else drawn["1"] > 220
 
 
+@pytest.mark.parametrize("prefer", ["uniform", "learnable", "frontier"])
+def test_an_empty_ring_has_no_references(prefer):
+    assert Buffer(10).references(Kind.DEDUCTION, 2, random.Random(0), prefer) == []
+
+
 def test_fresh_tasks_are_drawn_first_up_to_their_share():
     buffer = Buffer(100)
     for number in range(40):
@@ -180,7 +185,7 @@ def test_a_draw_at_the_frontier_prefers_what_is_seldom_solved():
     assert frontier([0.25, None])[1] < frontier([0.25, None])[0]
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=50))
+@given(st.lists(st.one_of(st.none(), st.integers(0, 16).map(lambda right: right / 16)), min_size=1, max_size=50))
 def test_a_tenth_of_a_draw_at_the_frontier_is_for_all_alike(rates):
     weights = frontier(rates)
     assert min(weights) > 0
