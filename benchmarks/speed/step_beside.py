@@ -30,10 +30,16 @@ THIN = {
     "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936, "rope_theta": 1e6,
     "tie_word_embeddings": True,
 }  # fmt: skip
-# A part of a step that a CPU computes in minutes. The drawn tasks of the new presets come in groups of four.
+# A part of a step that a CPU computes in a minute or two. Drawn tasks of the new presets come in groups.
 PART = {
-    "before": ["tasks.kinds=deduction", "batch.proposals=4", "batch.solves=4", "buffer.seed_size=8"],
-    "after": ["tasks.kinds=deduction", "batch.proposals=4", "batch.solves=1", "buffer.seed_size=8"],
+    "before": ["tasks.kinds=deduction", "batch.proposals=2", "batch.solves=2", "buffer.seed_size=4"],
+    "after": [
+        "tasks.kinds=deduction",
+        "batch.proposals=2",
+        "batch.solves=1",
+        "batch.solve_group=2",
+        "buffer.seed_size=4",
+    ],
 }
 
 
@@ -117,7 +123,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="a folder with the tokenizer.json of the preset's family")
     parser.add_argument("--config", default="qwen2.5-coder-3b")
     parser.add_argument("--steps", type=int, default=3, help="simulated steps, of which the last is counted")
-    parser.add_argument("--repeat", type=int, default=2, help="measured turns; 0 counts only")
+    parser.add_argument("--repeat", type=int, default=1, help="measured turns; 0 counts only")
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir()) / "azr-bench")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -172,7 +178,7 @@ def budget_of(root: Path, preset: str) -> int:
 
 
 def turns(sides: dict[str, Path], args: argparse.Namespace, folder: Path) -> dict[str, list[list[float]]]:
-    """Processor seconds of (prefill, update) of both sides, taking turns; the first turn of each warms up."""
+    """Processor seconds of (prefill, update) of both sides, taking turns."""
     from azr_mlx.bench.random_model import write_random_model
 
     model = write_random_model(THIN, args.root / "qwen2.5-3b-2-layers")
@@ -186,15 +192,13 @@ def turns(sides: dict[str, Path], args: argparse.Namespace, folder: Path) -> dic
         )
     found: dict[str, list[list[float]]] = {side: [] for side in sides}
     try:
-        for turn in range(args.repeat + 1):
+        for _ in range(args.repeat):
             for side, server in servers.items():
                 assert server.stdin is not None
                 assert server.stdout is not None
                 server.stdin.write("go\n")
                 server.stdin.flush()
-                said = json.loads(server.stdout.readline())
-                if turn:
-                    found[side].append(said)
+                found[side].append(json.loads(server.stdout.readline()))
     finally:
         for server in servers.values():
             server.communicate()

@@ -6,6 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from azr_mlx.model import limits, packing
@@ -228,6 +230,31 @@ def test_rows_of_one_prompt_are_packed_beside_each_other_and_the_prompt_counts_o
     assert [pack.rows for pack in split] == [(0, 2), (4, 6), (1, 3), (5, 7)]
     both = packing.micro_batches(rows[:8], budget=34, share=True)
     assert both == [packing.Pack((0, 2, 4, 6, 1, 3, 5, 7), True)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(1, 12)), min_size=1, max_size=24),
+    st.integers(20, 400),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_rows_are_packed_once_within_the_budget_and_laid_out_whole(described, budget):
+    """Prompts of three beginnings with four endings each: every row is found again in the tree of its pack."""
+    rows = [
+        packing.Example(
+            (7,) * (40 + 3 * a) + (8 + a,) + (20 + b,) * (1 + b), tuple(range(30, 30 + k)), np.zeros(k), 1.0
+        )
+        for a, b, k in described
+    ]
+    packs = packing.micro_batches(rows, budget, share=True)
+    assert sorted(i for pack in packs for i in pack.rows) == list(range(len(rows)))
+    for pack in packs:
+        batch = packing.Batch.of(rows, pack)
+        assert batch.slots <= budget or len(pack.rows) == 1
+        flat, targets = batch.tokens[0].tolist(), batch.targets.tolist()
+        assert targets == [token for i in pack.rows for token in rows[i].completion]
+        before = [flat[place] for place in batch.positions.tolist()]
+        assert before == [token for i in pack.rows for token in (rows[i].prompt[-1], *rows[i].completion[:-1])]
+        assert flat == [flat[place] for place in np.array(batch.tree.spread)[np.array(batch.tree.gather)]]
 
 
 def test_logits_of_all_positions_never_exist(load, monkeypatch):
