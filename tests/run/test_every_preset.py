@@ -28,7 +28,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CUT = (
-    "steps=2", "minutes=0", "batch.proposals=1", "batch.attempts=2", "batch.solves=1", "batch.solve_group=2",
+    "steps=2", "minutes=0", "batch.proposals=2", "batch.attempts=2", "batch.solves=1", "batch.solve_group=2",
     "buffer.seed_size=2", "buffer.seed_rounds=1", "sampling.propose_tokens=24", "sampling.solve_tokens=16",
     "sampling.max_rows=8", "evaluation.every=1", "evaluation.minutes=0", "evaluation.probe_tasks=4",
     "evaluation.samples=1", "stop.malformed=0", "stop.worse=false",
