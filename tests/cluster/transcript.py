@@ -73,8 +73,10 @@ def play() -> str:
                 text = text.replace(where["HOME"] + "/", "~/").replace(where["HOME"], "~")
             text = text.replace("coordinator: .azr", "coordinator: ~/.azr").replace("copy .azr", "copy ~/.azr")
             lines = text.splitlines()
+            # What a run says first, of the machine and the time it will take, is told elsewhere (README.md).
+            start = next((i for i, line in enumerate(lines) if re.match(r"run \S+   model", line)), 0)
             end = next((i for i, line in enumerate(lines) if line.startswith("evaluate:")), len(lines))
-            return "\n".join(line.rstrip() for line in lines[:end] if not re.match(r"  \w+(/\w+)* +[0-9.]", line))
+            return "\n".join(line.rstrip() for line in lines[start:end] if not re.match(r"  \w+(/\w+)* +[0-9.]", line))
 
         return "\n".join([
             "```", "studio$ azr cluster init", said(logs[0]),
