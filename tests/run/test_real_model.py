@@ -105,7 +105,7 @@ def test_there_is_something_to_learn_from(run: tuple[RunFolder, str]) -> None:
     folder, _ = run
     rows = [json.loads(line) for _, path in folder.rollout_files() for line in path.read_text().splitlines()]
     solved = [row for row in rows if row["role"] == "solve"]
-    assert sum(row["why"] != "no answer block" for row in solved) > 0.6 * len(solved)
+    assert sum(row["why"] != "no answer block" for row in solved) > 0.5 * len(solved)
     assert {row["role"] for row in rows} == {"propose", "solve"}
     assert all(math.isfinite(row["grad_norm"]) for row in folder.rows())
 
