@@ -6,7 +6,7 @@
 The tasks are those of level0-played.jsonl, 8 of each kind a step, each solved 8 times; nothing is proposed. `shuffled`
 gives the same rewards to other rollouts of the same prompt: what changes there is damage or noise, and the largest rate
 that leaves it flat is the one to take. Held out are level0-held-out.jsonl: band 1 has the functions that are played,
-with other values, band 2 functions that never are. No task of either file is solved by a guess (level0.py).
+with other values, band 2 functions that never are. No task of either file is solved by a copy (level0.py).
 
 Finished runs are not repeated, interrupted ones go on: the same command again.
 """
