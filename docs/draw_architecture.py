@@ -28,6 +28,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("trainer", "one training step: the policy and the environments come in as arguments", "#fde8e8"),),
     (("cluster", "several machines compute one run's items", "#e8effd"),),
     (
+        ("rows", "environment: the user's data and rewards", "#e7f6ec"),
         ("selfplay", "environment: what is asked, what Python says, what it is worth", "#e7f6ec"),
         ("model", "model: sampling, loss, update", "#e8effd"),
     ),

@@ -17,7 +17,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "azr_mlx"
 
 # Folders and modules of one layer may import each other (without a circle) and everything in the layers before.
-ENVIRONMENT = ("executor", "selfplay")
+ENVIRONMENT = ("executor", "rows", "selfplay")
 MODEL = ("model",)
 CLUSTER = ("cluster",)  # who computes the model side's work
 LAYERS: tuple[tuple[str, ...], ...] = (

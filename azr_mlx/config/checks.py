@@ -103,6 +103,7 @@ def _contradictions(c: Config) -> Iterator[tuple[bool, str]]:
         c.buffer.seed_size > c.buffer.capacity,
         f"buffer.seed_size {c.buffer.seed_size} is more than buffer.capacity {c.buffer.capacity}",
     )
+    yield from _of_rows(c)
     named = [sink for sink in ("wandb", "trackio") if sink in c.tracking.all_sinks()]
     yield (
         bool(named) and not c.tracking.wandb_project.strip(),
@@ -117,6 +118,38 @@ def _leaves_the_reply_to_the_model(style: str) -> bool:
     except ConfigError:
         return True
     return found.chat and not found.opening and not any(one.opening for one in found.wordings.values())
+
+
+def _of_rows(c: Config) -> Iterator[tuple[bool, str]]:
+    """What cannot be in a run on rows of the user's, or without them."""
+    given = [key for key, value in (("data.path", c.data.path), ("reward.functions", c.reward.functions)) if value]
+    yield (
+        bool(given) and not c.uses_rows,
+        f"{' and '.join(given)} needs mode: grpo (your rows alone) or mode: mix (beside self-play), not {c.mode}",
+    )
+    yield c.uses_rows and not c.data.path, f"mode {c.mode} needs data.path: a file of rows with prompts"
+    yield (
+        c.uses_rows and not c.reward.functions,
+        f"mode {c.mode} needs reward: file.py:function, or one that comes with azr_mlx, such as exact",
+    )
+    yield (
+        bool(c.reward.weights) and len(c.reward.weights) != len(c.reward.functions),
+        f"reward.weights has {len(c.reward.weights)} numbers for {len(c.reward.functions)} functions",
+    )
+    for word in c.reward.weights:
+        yield not _is_number(word), f"reward.weights holds {written(word)}, which is no number"
+    yield (
+        c.rows.group == 1 and c.rows.algorithm != "reinforce++",
+        f"rows.group 1 leaves rows.algorithm {c.rows.algorithm} nothing to compare: use 2 or more, or reinforce++",
+    )
+    yield c.mode == "grpo" and bool(c.tasks.corpus), "tasks.corpus is for self-play: use mode selfplay or mix"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def cautions(config: Config) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 from azr_mlx import paths
 from azr_mlx.config.checks import check
 from azr_mlx.config.option import ConfigError, Option, written
-from azr_mlx.config.schema import Config, flatten, options, sections, with_values
+from azr_mlx.config.schema import SHORT_FORMS, Config, flatten, options, sections, with_values
 from azr_mlx.errors import AzrError
 
 
@@ -132,6 +132,8 @@ def _place(key: str, node: yaml.Node, at: Callable[[int], str], line: int) -> It
     if key in sections():
         if isinstance(node, yaml.MappingNode):
             yield from _walk(node, f"{key}.", at)
+        elif key in SHORT_FORMS and (isinstance(node, yaml.SequenceNode) or node.value):
+            yield SHORT_FORMS[key], _value(options()[SHORT_FORMS[key]], node, place)
         elif not (
             isinstance(node, yaml.ScalarNode) and node.style is None and not node.value
         ):  # an empty section is fine

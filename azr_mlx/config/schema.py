@@ -50,6 +50,34 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    path: str = option(
+        "", "rows of your own: a JSONL, JSON, CSV or Parquet file, or a datasets name (owner/name or owner/name:config)"
+    )
+    prompt: str = option("prompt", "the column that holds the prompt, text or messages")
+    split: str = option("train", "split of a datasets name")
+    held_out: float = option(0.1, "share of the prompts that is held out", low=0, below=1)
+    held_out_most: int = option(200, "most prompts that are held out", low=0)
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    prompts: int = option(8, "rows a step", low=1)
+    group: int = option(8, "answers to each row", low=1)
+    algorithm: str = option(
+        "grpo",
+        "advantages and loss of the answers to a row",
+        choices=("grpo", "dr_grpo", "dapo", "gspo", "reinforce++", "reinforce++-baseline"),
+    )
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    selfplay: float = option(0.5, "in mode mix: share of its batch that self-play takes a step", above=0, high=1)
+    rows: float = option(0.5, "in mode mix: share of their batch that the rows take a step", above=0, high=1)
+
+
+@dataclass(frozen=True)
 class TasksConfig:
     kinds: tuple[str, ...] = option(
         ("deduction", "abduction", "induction"),
@@ -58,6 +86,8 @@ class TasksConfig:
         explained="some of the [task kinds](kinds.md)",
     )
     references: int = option(6, "K: examples shown to a proposer", low=0)
+    corpus: str = option("", "a Python file or a folder of yours: its functions are examples for the proposer, too")
+    corpus_share: float = option(0.5, "share of the examples that come from the corpus", low=0, high=1)
     induction_pairs: int = option(
         10, "inputs of a task with several cases; of an induction half are shown, half decide", low=2
     )
@@ -119,6 +149,16 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
+    functions: tuple[str, ...] = option(
+        (),
+        "what answers to your own rows earn: file.py:function, or python_tests, python_output, exact, literal_equal, "
+        "format (docs/own-tasks.md)",
+    )
+    weights: tuple[str, ...] = option((), "a factor for each of the functions; empty is 1 for all")
+    seconds: float = option(60.0, "wall time of one call of a function of your own", above=0)
+    format: str = option(
+        "think_answer", "what the function format asks for", choices=("think_answer", "answer", "python", "boxed")
+    )
     correct: float = option(1.0, "a right solution")
     wrong: float = option(-0.5, "a well-formed wrong solution")
     malformed: float = option(-1.0, "a reply without the required form, or an invalid proposal")
@@ -291,11 +331,19 @@ class Config:
     """Everything a run depends on. `name` is the run folder's name under checkpoints/."""
 
     name: str = option("run", "name of the run folder under checkpoints/")
+    mode: str = option(
+        "selfplay",
+        "where tasks and rewards come from: self-play, your own rows (grpo), or both in every step (mix)",
+        choices=("selfplay", "grpo", "mix"),
+    )
     seed: int = option(0, "seed of every random choice", low=0)
-    steps: int = option(200, "self-play steps", low=0)
+    steps: int = option(200, "steps of training", low=0)
     minutes: float = option(0.0, "stop after this many minutes of training; 0 is no limit", low=0)
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
+    data: DataConfig = DataConfig()
+    rows: RowsConfig = RowsConfig()
+    mix: MixConfig = MixConfig()
     tasks: TasksConfig = TasksConfig()
     batch: BatchConfig = BatchConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -310,11 +358,25 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @property
+    def played_kinds(self) -> tuple[Kind, ...]:
+        """The task kinds of self-play; none in a run on rows alone."""
+        return () if self.mode == "grpo" else tuple(map(Kind, self.tasks.kinds))
+
+    @property
+    def uses_rows(self) -> bool:
+        """Whether the run trains on rows of the user's."""
+        return self.mode != "selfplay"
+
 
 @cache
 def sections() -> frozenset[str]:
     """The names that hold options of their own."""
     return frozenset(f.name for f in fields(Config) if is_dataclass(f.default))
+
+
+# A section that is given as a value instead: `reward: file.py:function` is `reward: {functions: file.py:function}`.
+SHORT_FORMS: Mapping[str, str] = {"reward": "reward.functions", "data": "data.path"}
 
 
 @cache
@@ -365,7 +427,8 @@ def diff(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 RESUMABLE = frozenset(
     key
     for key in options()
-    if key in ("name", "steps", "minutes", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
+    if key
+    in ("name", "steps", "minutes", "reward.seconds", "evaluation.every", "evaluation.bench", "evaluation.bench_limit")
     or key in ("sampling.max_rows", "sampling.tile_rows", "sampling.item_rows", "sampling.kv_gb", "executor.workers")
     or key in ("optim.micro_batch_tokens", "optim.gradient_items", "optim.checkpoint_layers")
     or key.startswith(("checkpoint.", "tracking.", "stop."))

@@ -274,6 +274,22 @@ class Policy:
         )
         return str(text) + prefill
 
+    def render_messages(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """A conversation in the model's chat template, with the reply to come. A last message of the assistant's is
+        the beginning of the reply.
+
+        Raises AzrError when the tokenizer has no chat template.
+        """
+        if not self.tokenizer.has_chat_template:
+            raise AzrError(f"{self.config.id} has no chat template: give prompts as text, not as messages")
+        begun = messages[-1]["role"] == "assistant"
+        return str(
+            self.tokenizer.apply_chat_template(
+                [dict(one) for one in messages], tokenize=False, add_generation_prompt=not begun,
+                continue_final_message=begun, enable_thinking=self.config.thinking,
+            )
+        )  # fmt: skip
+
     def _tokenizer_without_tags(self) -> Any:
         """The tokenizer with think and answer tags as ordinary text, or None when they are ordinary already."""
         try:

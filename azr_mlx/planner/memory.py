@@ -97,7 +97,7 @@ def plan_memory(
         if cache + beside > caches + sampling:
             caches, sampling, width, columns = cache, int(beside), rows, length
     gradients, activations, pass_tokens = _learning(settings, shape, machine, work, adapter)
-    kinds = len(settings.tasks.kinds)
+    kinds = len(settings.played_kinds)
     buffers = 0
     if machine.kind == "metal":
         buffers = cache_limit(machine.memory)

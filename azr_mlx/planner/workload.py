@@ -51,7 +51,7 @@ class Workload:
 
 def step_workloads(settings: config.Config) -> tuple[Workload, ...]:
     """The rollouts of one step, every prompt and completion as long as it may be."""
-    b, s, kinds = settings.batch, settings.sampling, len(settings.tasks.kinds)
+    b, s, kinds = settings.batch, settings.sampling, len(settings.played_kinds)
     found = (
         Workload(
             "propose",
@@ -64,6 +64,9 @@ def step_workloads(settings: config.Config) -> tuple[Workload, ...]:
         Workload("attempt", kinds * b.proposals, b.attempts, s.prompt_tokens, s.solve_tokens, b.train_attempts),
         # Of edited programs fewer are solved: some are no tasks, and not every kind has programs of its own.
         Workload("solve", kinds * (b.solves + b.mutations), b.solve_group, s.prompt_tokens, s.solve_tokens),
+        Workload(
+            "rows", settings.uses_rows * settings.rows.prompts, settings.rows.group, s.prompt_tokens, s.solve_tokens
+        ),
     )
     return tuple(one for one in found if one.rows)
 
@@ -87,9 +90,10 @@ def typical_workloads(settings: config.Config, table: Table | None = None) -> tu
 
 def other_workloads(settings: config.Config) -> tuple[Workload, ...]:
     """What else a run writes together: proposals that fill the buffer, all of a step, and the probe set."""
-    s, kinds = settings.sampling, len(settings.tasks.kinds)
-    seeds = kinds * max(settings.batch.proposals, s.max_rows // (2 * kinds))
-    found = [Workload("seed", seeds, 1, s.prompt_tokens, s.propose_tokens, False)]
+    s, kinds, found = settings.sampling, len(settings.played_kinds), list[Workload]()
+    if kinds:
+        seeds = kinds * max(settings.batch.proposals, s.max_rows // (2 * kinds))
+        found.append(Workload("seed", seeds, 1, s.prompt_tokens, s.propose_tokens, False))
     # Attempts and drawn tasks may be answered side by side, and with `overlap` beside proposals.
     work = [one for one in step_workloads(settings) if s.overlap or one.name != "propose"]
     if work:

@@ -51,7 +51,7 @@ class RunData:
     @property
     def kinds(self) -> list[Kind]:
         if self.settings is not None:
-            return [Kind(name) for name in self.settings.tasks.kinds]
+            return list(self.settings.played_kinds)
         return [kind for kind in Kind if any(f"buffer/{kind}" in row for row in self.rows)]
 
     @property
@@ -139,7 +139,7 @@ def changes(data: RunData) -> list[Change]:
     return found
 
 
-def _width_of_mean(rates: Mapping[Kind, Sequence[float]]) -> float:
+def _width_of_mean(rates: Mapping[str, Sequence[float]]) -> float:
     """Half of the 95 % interval of the mean over kinds."""
     return math.sqrt(sum(held_out.half_width(values) ** 2 for values in rates.values())) / len(rates)
 

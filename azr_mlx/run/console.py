@@ -142,7 +142,9 @@ def draw(view: View, width: int, height: int = 100) -> RenderableType:
     task_width = inner - facts_width - 3 if wide else inner
     facts: list[RenderableType] = [] if view.over else [_phases(view, facts_width), Text()]
     if view.rows:
-        facts += [_kinds(view, facts_width), Text(), _lines(view, facts_width)]
+        tables = [_kinds(view, facts_width)] if view.kinds else []
+        tables += [_rows(view, facts_width)] if "rows/reward" in view.rows[-1] else []
+        facts += [*tables, Text(), _lines(view, facts_width)]
     if view.task and height >= 20:
         task = _task(view.task, task_width, most=9 if wide else max(2, min(6, height - 21)))
         if wide:
@@ -210,6 +212,25 @@ def _kinds(view: View, width: int) -> Table:
     return table
 
 
+def _rows(view: View, width: int) -> Table:
+    """A line for the user's rows: reward and its story, then how many groups teach, and each reward function."""
+    rows = view.rows
+    functions = [name for name in rows[-1] if name.startswith("rows/reward/")]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    spark = min(40, max(6, width - 44 - 12 * len(functions)))
+    names = [name.rpartition("/")[2] for name in functions] if len(functions) > 1 else []
+    for name in ("", "reward", "so far".ljust(spark), "flat", "tokens", *names):
+        table.add_column(Text(_cut(printable(name), max(spark, 10))), no_wrap=True)
+    values = [(recent(rows, name) or 0.0) for name in functions] if names else []
+    story = [row["rows/reward"] for row in rows if "rows/reward" in row]
+    table.add_row(
+        Text("rows"), Text(f"{recent(rows, 'rows/reward') or 0.0:.3f}", style="bold"),
+        Text(sparkline(story, spark), style="cyan"), percent(recent(rows, "rows/flat")),
+        f"{recent(rows, 'rows/length') or 0.0:.0f}", *(f"{value:.3f}" for value in values),
+    )  # fmt: skip
+    return table
+
+
 def _lines(view: View, width: int) -> Table:
     """Reasons, learning and machine: a word and what there is to say of it."""
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -220,12 +241,14 @@ def _lines(view: View, width: int) -> Table:
     for row in rows[-10:]:
         for kind in view.kinds:
             refused.update(row.get(f"refused/{kind}") or {})
-    table.add_row("refused", Text(" · ".join(f"{why} {n}" for why, n in refused.most_common(4)) or "nothing"))
+    if view.kinds:
+        table.add_row("refused", Text(" · ".join(f"{why} {n}" for why, n in refused.most_common(4)) or "nothing"))
     entropy = [row["entropy"] for row in rows if "entropy" in row]
     learning = Text()
     if entropy:
         learning.append(f"entropy {entropy[-1]:.2f} ").append(sparkline(entropy, 10), style="cyan")
-    learning.append(f"  flat groups {percent(recent(rows, 'zero_signal'))}")
+    if view.kinds:
+        learning.append(f"  flat groups {percent(recent(rows, 'zero_signal'))}")
     if "delta_logp_mean" in last:
         learning.append(f"  |Δ logp| {last['delta_logp_mean']:.0e}")
     table.add_row("learning", learning)

@@ -17,7 +17,7 @@ from azr_mlx import config, paths, planner
 from azr_mlx.errors import UsageError
 from azr_mlx.model import weights
 from azr_mlx.run.held_out_tasks import tasks_for
-from azr_mlx.types import GB, Kind
+from azr_mlx.types import GB
 
 FIRST_NUMBER = 180.0  # seconds from the loaded model to the first held-out number, where the machine can do it
 FIRST_LOOK = 8  # tasks of each kind that are solved for it: two of each band
@@ -78,7 +78,9 @@ def forecast(settings: config.Config, machine: planner.Machine) -> Forecast:
     if settings.minutes:
         training = min(training, 60 * settings.minutes)
     steps = min(settings.steps, max(1, round(training / step))) if step and settings.steps else settings.steps
-    counts = Counter(task.kind for task in tasks_for(settings, folder))
+    counts: Counter[str] = Counter(task.kind for task in tasks_for(settings, folder))
+    if settings.uses_rows and settings.data.held_out:
+        counts["rows"] = settings.data.held_out_most  # at most: the rows are not read yet
     first, evaluation = first_number(settings, shape, machine, counts)
     every = settings.evaluation.every
     return Forecast(
@@ -112,7 +114,7 @@ def local_folder(model: config.ModelConfig) -> Path | None:
 
 
 def first_number(
-    settings: config.Config, shape: planner.Shape, machine: planner.Machine, counts: Counter[Kind]
+    settings: config.Config, shape: planner.Shape, machine: planner.Machine, counts: Counter[str]
 ) -> tuple[FirstNumber, float]:
     """How the first held-out number comes, and the seconds of a whole evaluation."""
     if not counts:
@@ -130,7 +132,7 @@ def first_number(
     return FirstNumber(each, seconds(each)), evaluation
 
 
-def first_look(settings: config.Config, counts: Counter[Kind], machine: planner.Machine | None) -> int:
+def first_look(settings: config.Config, counts: Counter[str], machine: planner.Machine | None) -> int:
     """Tasks of each kind that are solved for a first number; 0 where all of them come soon enough."""
     if not counts or max(counts.values()) <= FIRST_LOOK:
         return 0
@@ -152,7 +154,9 @@ def _solving(settings: config.Config, shape: planner.Shape, machine: planner.Mac
 
 def _seeding(settings: config.Config, shape: planner.Shape, machine: planner.Machine) -> float:
     """Seconds of a round of seeding."""
-    kinds = len(settings.tasks.kinds)
+    kinds = len(settings.played_kinds)
+    if not kinds:
+        return 0.0
     proposals = kinds * max(settings.batch.proposals, settings.sampling.max_rows // (2 * kinds))
     return _writing(settings, shape, machine, {"batch.proposals": proposals, "batch.solves": 0}, "propose")
 
@@ -161,7 +165,7 @@ def _writing(
     settings: config.Config, shape: planner.Shape, machine: planner.Machine, values: dict[str, Any], name: str
 ) -> float:
     """Seconds of prefill and decoding of a step of one kind with these values."""
-    one_kind = config.with_values(settings, {"tasks.kinds": settings.tasks.kinds[:1], **values})
+    one_kind = config.with_values(settings, {"mode": "selfplay", "tasks.kinds": settings.tasks.kinds[:1], **values})
     costs = planner.step_costs(one_kind, shape, machine)
     return sum(cost.seconds for cost in costs if cost.name.startswith(f"{name}:"))
 

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from azr_mlx.config import Config
-from azr_mlx.generation import PhaseTimer, TrainablePolicy
+from azr_mlx.generation import Group, PhaseTimer, RolloutStream, SampleRequest, TrainablePolicy
 from azr_mlx.run import metrics
 from azr_mlx.run.held_out_tasks import HeldOutTasks, guess_rates, tasks_for
 from azr_mlx.selfplay import parsing
@@ -37,16 +37,20 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+ROWS = "rows"  # the name under which rows of the user's stand among the kinds
 GRAIN = 8  # tasks of each kind come in so many: two of each band
 
 
 @dataclass(frozen=True)
 class HeldOutScore:
-    """Solve rates of the tasks of each kind: greedy (0 or 1 each), and at temperature 1 (means of samples)."""
+    """Solve rates of the tasks of each kind: greedy (0 or 1 each), and at temperature 1 (means of samples).
 
-    greedy: dict[Kind, list[float]]
-    sampled: dict[Kind, list[float]]
-    bands: dict[Kind, list[int]] = field(default_factory=dict)  # of the tasks, 1 the easiest; empty when they have none
+    The user's rows stand beside the kinds under the name `rows`; what is theirs is the reward.
+    """
+
+    greedy: dict[str, list[float]]
+    sampled: dict[str, list[float]]
+    bands: dict[str, list[int]] = field(default_factory=dict)  # of the tasks, 1 the easiest; empty when they have none
     # Shares of the replies at temperature 1 that met the token limit, and that had no answer to be read; of this
     # measurement only, not kept.
     truncated: float = field(default=0.0, compare=False)
@@ -79,15 +83,16 @@ class HeldOutScore:
     def in_band(self, band: int) -> HeldOutScore:
         """The score on the tasks of one band; kinds without such a task are left out."""
 
-        def part(rates: dict[Kind, list[float]]) -> dict[Kind, list[float]]:
-            mine = {k: [r for r, b in zip(rates[k], self.bands[k], strict=True) if b == band] for k in rates}
+        def part(rates: dict[str, list[float]]) -> dict[str, list[float]]:
+            banded = [kind for kind in rates if kind in self.bands]  # rows have none
+            mine = {k: [r for r, b in zip(rates[k], self.bands[k], strict=True) if b == band] for k in banded}
             return {kind: found for kind, found in mine.items() if found}
 
         return HeldOutScore(part(self.greedy), part(self.sampled))
 
     def state(self) -> dict[str, Any]:
         """As plain data, to be kept with a checkpoint."""
-        parts: dict[str, dict[Kind, Any]] = {"greedy": self.greedy, "sampled": self.sampled}
+        parts: dict[str, dict[str, Any]] = {"greedy": self.greedy, "sampled": self.sampled}
         if self.bands:
             parts["bands"] = self.bands
         return {name: {str(kind): values for kind, values in part.items()} for name, part in parts.items()}
@@ -120,21 +125,38 @@ class HeldOutScore:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> HeldOutScore:
-        def rates(part: str) -> dict[Kind, Any]:
-            return {Kind(kind): list(values) for kind, values in state.get(part, {}).items()}
+        def rates(part: str) -> dict[str, Any]:
+            return {kind: list(values) for kind, values in state.get(part, {}).items()}
 
         return cls(rates("greedy"), rates("sampled"), rates("bands"))
 
 
+class HeldOutRows(Protocol):
+    """Rows of the user's that are held out: how they are asked, and what the answers are worth."""
+
+    @property
+    def held_out(self) -> Sequence[Any]: ...
+
+    def held_out_requests(self, count: int) -> list[SampleRequest]: ...
+
+    def held_out_rewards(self, groups: Sequence[Group]) -> list[float]: ...
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """The held-out tasks of a run, and everything that it takes to measure a policy on them."""
+    """The held-out tasks and rows of a run, and everything that it takes to measure a policy on them."""
 
     tasks: Sequence[Task]
     policy: TrainablePolicy
     solver: Solver
     config: Config
     phase: PhaseTimer
+    rows: HeldOutRows | None = None
+
+    @property
+    def size(self) -> int:
+        """How many tasks and rows there are."""
+        return len(self.tasks) + (len(self.rows.held_out) if self.rows is not None else 0)
 
     def first_look(self, each: int, clock: Callable[[], float] = time.monotonic) -> tuple[HeldOutScore, float]:
         """The score on the first `each` tasks of each kind, and the seconds that one task took."""
@@ -188,14 +210,32 @@ class HeldOut:
         sampled, truncated, malformed = self._solve_rates(1.0, self.config.evaluation.samples)
         self.solver.forget()
         bands = self.tasks.bands if isinstance(self.tasks, HeldOutTasks) else ()
+        of_rows: tuple[dict[str, list[float]], ...] = ({}, {})
+        if self.rows is not None and self.rows.held_out:
+            of_rows = {ROWS: self._rewards(0.0, 1)}, {ROWS: self._rewards(1.0, self.config.evaluation.samples)}
         return HeldOutScore(
-            self._by_kind(greedy), self._by_kind(sampled), self._by_kind(bands) if any(bands) else {}, truncated,
-            malformed,
+            self._by_kind(greedy) | of_rows[0], self._by_kind(sampled) | of_rows[1],
+            self._by_kind(bands) if any(bands) else {}, truncated, malformed,
         )  # fmt: skip
+
+    def _rewards(self, temperature: float, n: int) -> list[float]:
+        """The mean reward of n answers to each held-out row."""
+        assert self.rows is not None
+        requests = self.rows.held_out_requests(n)
+        with self.phase("probe", len(requests) * n) as progress:
+            session = self.policy.generate(
+                seed=(self.config.seed, 0, PHASES.index("probe")), temperature=temperature, progress=progress
+            )
+            stream = RolloutStream(session)
+            stream.submit(requests)
+            stream.drain()
+            return self.rows.held_out_rewards(stream.groups())
 
     def _solve_rates(self, temperature: float, n: int) -> tuple[list[float], float, float]:
         """The share of n solutions of each task that are right; shares of all that were cut off, and that lack the
         required form."""
+        if not self.tasks:
+            return [], 0.0, 0.0
         right, cut, malformed = [0] * len(self.tasks), 0, 0
         with self.phase("probe", len(self.tasks) * n) as progress:
             session = self.policy.generate(
@@ -214,8 +254,8 @@ class HeldOut:
         replies = max(1, len(pending))
         return [count / n for count in right], cut / replies, malformed / replies
 
-    def _by_kind(self, values: Sequence[T]) -> dict[Kind, list[T]]:
-        found: dict[Kind, list[T]] = {}
+    def _by_kind(self, values: Sequence[T]) -> dict[str, list[T]]:
+        found: dict[str, list[T]] = {}
         for task, value in zip(self.tasks, values, strict=True):
             found.setdefault(task.kind, []).append(value)
         return found
@@ -259,7 +299,7 @@ def compare_bands(before: HeldOutScore, after: HeldOutScore) -> list[list[Line]]
     ]
 
 
-def _lines(old: dict[Kind, list[float]], new: dict[Kind, list[float]], label: str) -> list[Line]:
+def _lines(old: dict[str, list[float]], new: dict[str, list[float]], label: str) -> list[Line]:
     """A line for each kind and one for their mean.
 
     The mean over kinds weighs each kind alike; its interval follows from the kinds' (independent tasks).

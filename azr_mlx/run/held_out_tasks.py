@@ -84,7 +84,7 @@ def tasks_for(config: Config, model_folder: Path | None) -> HeldOutTasks:
         if path is None:
             raise AzrError(f"evaluation.probe: no file {wanted}; it may also be built-in, cruxeval or none")
         found = read(path)
-    return found.chosen(map(Kind, config.tasks.kinds), config.evaluation.probe_tasks)
+    return found.chosen(config.played_kinds, config.evaluation.probe_tasks)
 
 
 def read(path: Path, origin: str = "") -> HeldOutTasks:

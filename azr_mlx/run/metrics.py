@@ -24,7 +24,7 @@ from azr_mlx.executor.rules import normalised_key
 from azr_mlx.selfplay import parsing
 from azr_mlx.selfplay.advantages import zero_signal_share
 from azr_mlx.selfplay.kinds import KINDS
-from azr_mlx.types import Kind, Role, Scored, Step, Task
+from azr_mlx.types import Kind, Role, Scored, ScoredRow, Step, Task
 
 Row = Mapping[str, Any]  # one step: what metrics.jsonl and timings.jsonl say of it, or a part of that
 
@@ -43,7 +43,7 @@ class Metric:
         return re.fullmatch(_pattern(self.name), name) is not None
 
 
-_CHOICES = {"kind": "|".join(Kind), "role": "|".join(Role), "phase": "[a-z]+", "band": "[1-9]"}
+_CHOICES = {"kind": "|".join(Kind), "role": "|".join(Role), "phase": "[a-z]+", "band": "[1-9]", "function": "[^/]+"}
 
 
 @cache
@@ -103,6 +103,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("program_nodes/{kind}", "size of valid proposed programs", "mean number of AST nodes", "nodes"),
     Metric("program_depth/{kind}", "nesting of valid proposed programs", "mean depth of the AST", "levels"),
     Metric("buffer/{kind}", "tasks in memory", "count", "tasks"),
+    Metric("rows/reward", "weighted reward of the answers to your rows", "mean of the sum", "reward", "up"),
+    Metric("rows/reward/{function}", "what one reward function gave, where it applies", "mean", "reward", "up"),
+    Metric("rows/reward_std", "spread of the rewards of a step", "deviation of the sample", "reward"),
+    Metric("rows/flat", "rows whose answers all earned the same", "flat groups / groups", better="down"),
+    Metric("rows/unscored", "answers without a reward: it does not apply, or it failed", "count", "answers", "down"),
+    Metric("rows/length", "length of the answers to rows", "mean tokens", "tokens"),
+    Metric("rows/truncated", "answers to rows that ran into the token limit", "cut / all", better="down"),
+    Metric("rows/epoch", "passes through the rows so far", "rows asked / rows", "passes"),
+    Metric("rows/logged/{function}", "what a reward function gave to log_metric", "mean", "as logged"),
+    Metric("probe/rows", "reward of held-out rows at temperature 1, before this step", "mean reward", "reward", "up"),
+    Metric("probe_greedy/rows", "reward of held-out rows, greedy", "mean reward", "reward", "up"),
     Metric("entropy", "spread of the next-token distribution in training", "-sum p ln p, mean over tokens", "nats"),
     Metric("loss", "policy-gradient loss; its level means little", "-mean(advantage * ratio)", "reward"),
     Metric("grad_norm", "length of the gradient before clipping", "root of the sum of squares", "norm"),
@@ -245,6 +256,12 @@ WRONG_STYLE = (
     "see that model.style suits the model: chat for an instruct model, r1 for a base model; rollouts/ has the replies"
 )
 
+
+def _constant_reward(rows: Sequence[Row]) -> bool:
+    spreads = _values(rows, "rows/reward_std")
+    return len(spreads) == len(rows) and not any(spreads) and len(set(_values(rows, "rows/reward"))) == 1
+
+
 ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "the update is not a finite number",
@@ -313,6 +330,12 @@ ALARMS: tuple[Alarm, ...] = (
         WRONG_STYLE,
         lambda rows: _mean(rows[-FEW:], "malformed/propose") - _mean(rows[-FEW:], "truncated/propose") > MALFORMED,
         "malformed/propose",
+    ),
+    Alarm(
+        "the reward is constant",
+        "every answer to a row earned the same in the last 5 steps",
+        "there is nothing to learn from: look at the answers in rollouts/, and at what the reward function returns",
+        lambda rows: len(rows) >= FEW and _constant_reward(rows[-FEW:]),
     ),
     Alarm(
         "memory is rising",
@@ -384,7 +407,8 @@ def row(step: Step, known_programs: set[str], buffer_sizes: dict[Kind, int]) -> 
         "entropy": update.entropy, "loss": update.loss, "grad_norm": update.grad_norm,
         "learning_rate": update.learning_rate, "kl": update.kl, "delta_logp_mean": update.delta_logp_mean,
         "delta_logp_max": update.delta_logp_max, "ratio_outside": update.ratio_outside, "clipped": update.clipped,
-        "zero_signal": zero_signal_share(solved), "trained_rows": update.rows, "trained_tokens": update.tokens,
+        "zero_signal": zero_signal_share(solved) if solved else math.nan,
+        "trained_rows": update.rows, "trained_tokens": update.tokens,
         "masked": step.masked, "dropped": step.dropped,
         "timeouts": sum(one.verdict.why == "timeout" for one in (*step.proposals, *solved)),
     }  # fmt: skip
@@ -423,6 +447,18 @@ def histogram(rates: Sequence[float], bins: int = 8) -> list[int]:
 
 def programs(tasks: Iterable[Task]) -> set[str]:
     return {normalised_key(task.program) for task in tasks}
+
+
+def answer_row(one: ScoredRow, advantage: float | None, step: int) -> dict[str, Any]:
+    """An answer to a row of the user's as plain data."""
+    prompt, completion = one.rollout.prompt, one.rollout.completion
+    return {
+        "step": step, "role": prompt.role, "kind": None, "row": one.row, "prompt": prompt.text,
+        "reply": one.rollout.reply, "tokens": len(completion.tokens), "stop": completion.stop,
+        "logprob": round(sum(completion.logprobs), 4), "correct": None, "why": one.why, "rewards": dict(one.rewards),
+        "solve_rate": None,
+        "reward": None if math.isnan(one.reward) else one.reward, "advantage": advantage,
+    }  # fmt: skip
 
 
 def rollout_row(one: Scored, advantage: float | None, step: int) -> dict[str, Any]:

@@ -157,8 +157,9 @@ class Session:
         )  # fmt: skip
         profile = device.prepare()
         solver = environments.solver(settings, policy, executor)
-        held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase)
-        playing = [environments.self_play(settings, policy, solver, held_out.programs(), tracker.phase)]
+        rows = environments.rows(settings, policy, executor, tracker.print, tracker.phase)
+        held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase, rows)
+        playing = environments.playing(settings, policy, solver, rows, held_out.programs(), tracker.phase)
         trainer = Trainer(settings, policy, playing, tracker.phase)
         state = RunState()
         if start is not None:
@@ -235,9 +236,9 @@ class Session:
 
     def evaluate_before(self) -> None:
         """The held-out score that everything later is compared with; where it takes long, a first look before it."""
-        if not self.held_out.tasks:
+        if not self.held_out.size:
             return
-        counts = Counter(task.kind for task in self.held_out.tasks)
+        counts: Counter[str] = Counter(task.kind for task in self.held_out.tasks)
         few = forecast.first_look(self.settings, counts, self.machine)
         if few:
             score, seconds = self.held_out.first_look(few)
@@ -272,7 +273,7 @@ class Session:
         settings, step, scores = self.settings.evaluation, self.state.step, dict[str, float]()
         if not (settings.every and step and step % settings.every == 0):
             return scores
-        if self.held_out.tasks:
+        if self.held_out.size:
             score = self.held_out.measure()
             scores |= score.row()
             self.tracker.print(score.line(f"after {step} steps"))
@@ -281,7 +282,7 @@ class Session:
 
             model = self.settings.model.id
             scores |= evaluate_slice(self.policy, self.executor, settings.bench, settings.bench_limit, model=model)
-        if self.held_out.tasks:
+        if self.held_out.size:
             self.keep_best(score)
             self.ended = self.ended_by(score)
         return scores
@@ -445,16 +446,14 @@ class Session:
 
     def evaluate_after(self) -> None:
         """The held-out score after the run beside the one before it."""
-        if not self.held_out.tasks or self.state.before is None:
+        if not self.held_out.size or self.state.before is None:
             return
         from azr_mlx.run.held_out import HeldOutScore, compare, compare_bands
 
         before, after = HeldOutScore.from_state(self.state.before), self.held_out.measure()
         guesses = self.held_out.guess_rates()
         samples = self.settings.evaluation.samples
-        self.tracker.print_table(
-            compare(before, after), f"{len(self.held_out.tasks)} held-out tasks, {samples} samples each"
-        )
+        self.tracker.print_table(compare(before, after), f"{self.held_out.size} held-out tasks, {samples} samples each")
         self.tracker.print_bands(compare_bands(before, after), guesses)
         result = {"before": before.state(), "after": after.state(), "seconds": self.state.seconds}
         result["guesses"] = {name: {str(kind): rate for kind, rate in part.items()} for name, part in guesses.items()}

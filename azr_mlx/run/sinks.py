@@ -249,7 +249,7 @@ class TrlSink:
 def in_trl_names(row: Row, rollouts: Rollouts) -> dict[str, float]:
     """The metrics of a step under TRL's names; those of the solver are taken from its rollouts."""
     found = {theirs: row[ours] for ours, theirs in TRL_NAMES.items() if ours in row}
-    solver = [one for one in rollouts if one["role"] == "solve"]
+    solver = [one for one in rollouts if one["role"] == "solve" and one["reward"] is not None]
     if solver:
         groups = defaultdict(list)
         for one in solver:

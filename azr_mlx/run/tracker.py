@@ -105,6 +105,8 @@ class Tracker:
         weights = {id(one): value for one, value in zip(step.trained, step.advantages, strict=True)}
         for one in (*step.proposals, *step.attempts, *step.solutions):
             yield metrics.rollout_row(one, weights.get(id(one)), step.number)
+        for answer in step.rows:
+            yield metrics.answer_row(answer, weights.get(id(answer)), step.number)
 
     # Phases -----------------------------------------------------------------------------------------------------
 
@@ -158,28 +160,40 @@ class Tracker:
 
     def _show(self, step: Step, row: dict[str, Any], timing: dict[str, Any]) -> None:
         """One aligned row, at most 80 columns; phase times and the rest are in the files and in the report."""
-        kinds = self._kinds()
+        columns = self._columns(step, row, timing)
         if self._printed % self._header_every == 0:
-            names = " ".join(f"{KINDS[kind].short:>4}" for kind in kinds)
-            width = 5 * len(kinds) - 1
-            self.print(
-                f"{'':>5}  {'solved':^{width}}  {'valid':^{width}}  {'learn-':>6}  {'entropy':>7}  {'tokens':>6}  "
-                f"{'time':>6}  {'mem':>5}"
-            )
-            self.print(f"{'step':>5}  {names}  {names}  {'able':>6}  {'nats':>7}  {'per s':>6}  {'s':>6}  {'GB':>5}")
+            for line in (0, 1):
+                self.print("  ".join(column[line] for column in columns))
         self._printed += 1
-        solve = " ".join(_percent(row.get(f"solve/{kind}")) for kind in kinds)
-        valid = " ".join(_percent(row.get(f"valid/{kind}")) for kind in kinds)
-        fresh = [one.solve_rate for one in step.proposals if one.solve_rate is not None]
-        learnable = f"{sum(0 < rate < 1 for rate in fresh)}/{len(step.proposals)}"
-        self.print(
-            f"{step.number:>5}  {solve}  {valid}  {learnable:>6}  {row.get('entropy', float('nan')):>7.3f}  "
-            f"{timing['tokens_per_second']:>6.0f}  {timing['seconds/step']:>6.1f}  "
-            f"{timing.get('memory/peak', 0) / 1e9:>5.2f}"
-        )
+        self.print("  ".join(column[2] for column in columns))
+
+    def _columns(self, step: Step, row: dict[str, Any], timing: dict[str, Any]) -> list[tuple[str, str, str]]:
+        """The columns of a step's line: two lines of heading and the value, of equal width."""
+        kinds, rows = self._kinds(), self.config.uses_rows
+        found = [(f"{'':>5}", f"{'step':>5}", f"{step.number:>5}")]
+        if kinds:
+            width = 5 * len(kinds) - 1
+            names = " ".join(f"{KINDS[kind].short:>4}" for kind in kinds)
+            for title, name in (("solved", "solve"), *(() if rows else (("valid", "valid"),))):
+                values = " ".join(_percent(row.get(f"{name}/{kind}")) for kind in kinds)
+                found.append((f"{title:^{width}}", names, values))
+            fresh = [one.solve_rate for one in step.proposals if one.solve_rate is not None]
+            learnable = f"{sum(0 < rate < 1 for rate in fresh)}/{len(step.proposals)}"
+            found.append((f"{'learn-':>6}", f"{'able':>6}", f"{learnable:>6}"))
+        if rows:
+            reward = row.get("rows/reward", float("nan"))
+            found.append((f"{'rows:':>7}", f"{'reward':>7}", f"{reward:>7.3f}"))
+            found.append((f"{'flat':>6}", f"{'groups':>6}", f"{_percent(row.get('rows/flat')):>6}"))
+        return [
+            *found,
+            (f"{'entropy':>7}", f"{'nats':>7}", f"{row.get('entropy', float('nan')):>7.3f}"),
+            (f"{'tokens':>6}", f"{'per s':>6}", f"{timing['tokens_per_second']:>6.0f}"),
+            (f"{'time':>6}", f"{'s':>6}", f"{timing['seconds/step']:>6.1f}"),
+            (f"{'mem':>5}", f"{'GB':>5}", f"{timing.get('memory/peak', 0) / 1e9:>5.2f}"),
+        ]
 
     def _kinds(self) -> list[Kind]:
-        return [Kind(name) for name in self.config.tasks.kinds]
+        return list(self.config.played_kinds)
 
     def print_table(self, lines: list[Line], title: str) -> None:
         """The before/after table."""
@@ -219,7 +233,8 @@ class Tracker:
         rows = self.run.rows()
         room = max(10, min(60, self.console.width - 41))
         kinds = self._kinds()
-        for name in [*(f"solve/{kind}" for kind in kinds), *(f"length/solve/{kind}" for kind in kinds), "entropy"]:
+        of_kinds = [f"{name}/{kind}" for name in ("solve", "length/solve") for kind in kinds]
+        for name in [*of_kinds, "rows/reward", "rows/length", "entropy"]:
             values = [row[name] for row in rows if name in row]
             if len(values) > 1:
                 self.print(f"  {name:<22} {values[0]:>6.3g} {sparkline(values, room)} {values[-1]:.3g}")
