@@ -141,8 +141,8 @@ def python_output(reply: str, columns: Mapping[str, Any], executor: Executor) ->
 
 
 def literal_equal(reply: str, columns: Mapping[str, Any], executor: Executor) -> PendingReward:
-    """Whether the answer is a literal that equals the one in `answer`, by Python's ==. Constant arithmetic is allowed;
-    names and calls are not, and nothing is evaluated."""
+    """Whether the answer is a literal that equals the one in `answer`, by Python's ==. Constant arithmetic and
+    the plain constructors (`set()`, `list((1, 2))`) are allowed, names and other calls are not; nothing is run."""
     value = boundary.read_value(answer_of(reply)[:MAX_CHARS])
     return _known(False) if isinstance(value, Refused) else lambda: _equal(str(columns["answer"]), value)
 

@@ -257,11 +257,6 @@ WRONG_STYLE = (
 )
 
 
-def _constant_reward(rows: Sequence[Row]) -> bool:
-    spreads = _values(rows, "rows/reward_std")
-    return len(spreads) == len(rows) and not any(spreads) and len(set(_values(rows, "rows/reward"))) == 1
-
-
 ALARMS: tuple[Alarm, ...] = (
     Alarm(
         "the update is not a finite number",
@@ -333,9 +328,9 @@ ALARMS: tuple[Alarm, ...] = (
     ),
     Alarm(
         "the reward is constant",
-        "every answer to a row earned the same in the last 5 steps",
+        "all answers of a step to your rows earned the same, in each of the last 5 steps",
         "there is nothing to learn from: look at the answers in rollouts/, and at what the reward function returns",
-        lambda rows: len(rows) >= FEW and _constant_reward(rows[-FEW:]),
+        lambda rows: len(rows) >= FEW and _values(rows[-FEW:], "rows/reward_std") == [0.0] * FEW,
     ),
     Alarm(
         "memory is rising",

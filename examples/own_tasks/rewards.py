@@ -1,7 +1,7 @@
 """Reward functions with TRL's signature: TRL's GRPOTrainer and azr_mlx both take this file as it is.
 
 azr train:  reward: examples/own_tasks/rewards.py:right_number
-TRL:        GRPOTrainer(model, reward_funcs=[right_number, closed_block], train_dataset=rows, ...)
+TRL:        GRPOTrainer(model, reward_funcs=[right_number, right_sign], train_dataset=rows, ...)
 """
 
 
@@ -12,11 +12,11 @@ def right_number(completions, answer, **kwargs):
     ]
 
 
-def closed_block(completions, **kwargs):
-    """1 when the reply is one line and a closing fence; None for a reply without any fence, where it has no opinion."""
+def right_sign(completions, answer, **kwargs):
+    """1 when the sign is right, whatever the number; None for a row whose answer is 0, where it has no opinion."""
+    signs = [reply(one).startswith("-") for one in completions]
     return [
-        None if "```" not in reply(one) else float(reply(one).strip().endswith("```") and reply(one).count("\n") <= 2)
-        for one in completions
+        None if gold == "0" else float(sign == gold.startswith("-")) for sign, gold in zip(signs, answer, strict=True)
     ]
 
 
