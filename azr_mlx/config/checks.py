@@ -142,6 +142,11 @@ def _of_rows(c: Config) -> Iterator[tuple[bool, str]]:
         c.rows.group == 1 and c.rows.algorithm != "reinforce++",
         f"rows.group 1 leaves rows.algorithm {c.rows.algorithm} nothing to compare: use 2 or more, or reinforce++",
     )
+    yield (
+        c.uses_rows and c.rows.algorithm == "gspo" and c.loss.updates_per_batch > 1,
+        "rows.algorithm gspo needs loss.updates_per_batch 1, where every ratio is 1: the ratio of whole answers is not "
+        "computed over several updates",
+    )
     yield c.mode == "grpo" and bool(c.tasks.corpus), "tasks.corpus is for self-play: use mode selfplay or mix"
 
 
