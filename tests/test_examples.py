@@ -79,3 +79,22 @@ def test_a_kind_of_your_own_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -
         [sys.executable, "-c", KIND], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == "[True, False, False]", done.stderr
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "make_tests_pass"])
+def test_own_rows_and_rewards_train_the_embedded_model(tmp_path: Path, name: str) -> None:
+    small = ["rows.prompts=2", "rows.group=8", "evaluation.samples=1", "data.held_out_most=4", "tracking.report=false"]
+    words = [word for option in small for word in ("--set", option)]
+    config = str(EXAMPLES / "own_tasks" / f"{name}.yaml")
+    folder = tmp_path / "run"
+    run(ROOT, "-m", "azr_mlx", "train", "--config", config, "--steps", "2", "--run-dir", str(folder), *words)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(0 <= row["rows/reward"] <= 1 for row in rows)
+    assert max(row["rows/reward"] for row in rows) > 0
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "make_tests_pass"])
+def test_the_rows_of_the_examples_are_what_their_scripts_write(tmp_path: Path, name: str) -> None:
+    written = run(tmp_path, str(EXAMPLES / "own_tasks" / f"make_{name.removeprefix('make_')}.py"))
+    assert written == (EXAMPLES / "own_tasks" / f"{name}.jsonl").read_text()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,12 @@ class Rewards:
         return sum(given) if given else math.nan
 
 
+def material(config: Config) -> tuple[Table, Rewards]:
+    """The rows of a configuration and its reward functions, before a model is loaded. Raises UsageError."""
+    table = read(config.data.path, prompt=config.data.prompt, split=config.data.split)
+    return table, Rewards.of(config, table)
+
+
 @dataclass
 class RowsEnvironment:
     """The rows of one run, and what happens with them in a step.
@@ -122,16 +129,16 @@ class RowsEnvironment:
     def open(
         cls,
         config: Config,
+        found: tuple[Table, Rewards],
         executor: Executor,
         render: Callable[[Sequence[Message]], str],
         fits: Callable[[Prompt], bool],
         say: Callable[[str], None],
         phase: PhaseTimer = untimed,
     ) -> RowsEnvironment:
-        """Read the rows and the reward functions of a configuration, and say what is left out. Raises UsageError."""
-        data = config.data
-        table = read(data.path, prompt=data.prompt, split=data.split)
-        made = cls(config, executor, table, Rewards.of(config, table), render, fits, say, phase)
+        """The environment of some `material`; says what is left out. Raises UsageError when nothing is left."""
+        data, table = config.data, found[0]
+        made = cls(config, executor, *found, render, fits, say, phase)
         table.keep_if(lambda row: fits(made.prompt(row)), "the prompt is longer than sampling.prompt_tokens")
         for line in table.complaints():
             say(line)
@@ -151,7 +158,7 @@ class RowsEnvironment:
         """The prompt of a row: its text as it stands, or its messages in the model's chat template."""
         if row.number not in self._prompts:
             text = row.prompt if isinstance(row.prompt, str) else self.render(row.prompt)
-            self._prompts[row.number] = Prompt(Role.SOLVE, None, text)
+            self._prompts[row.number] = Prompt(Role.SOLVE, None, text, opening(text))
         return self._prompts[row.number]
 
     # A step -----------------------------------------------------------------------------------------------------
@@ -172,7 +179,7 @@ class RowsEnvironment:
 
     def request(self, row: Row, count: int) -> SampleRequest:
         def judge(rollout: Rollout) -> PendingVerdict:
-            return self.rewards.start(row, rollout.completion.text, self.executor)
+            return self.rewards.start(row, rollout.reply, self.executor)
 
         limit = self.config.sampling.solve_tokens
         return SampleRequest(self.prompt(row), Purpose.ANSWER, judge, limit, count, row=row.number)
@@ -288,6 +295,15 @@ class RowsEnvironment:
             raise UsageError(
                 f"{self.table.name} has other rows than when this run began: put the old file back, or start a new run"
             )
+
+
+def opening(text: str) -> str:
+    """The fence at the end of a prompt that opens the reply's block for it, or "": ready rewards read on from there."""
+    found = _OPEN_FENCE.search(text)
+    return found[0] if found is not None and text.count("```") % 2 else ""
+
+
+_OPEN_FENCE = re.compile(r"```[A-Za-z0-9]{0,20}\n\Z")
 
 
 def _judged(groups: Sequence[Group]) -> list[Judged]:

@@ -10,8 +10,8 @@ from azr_mlx.environment import Environment
 from azr_mlx.executor import Executor
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.generation import PhaseTimer, fits, untimed
-from azr_mlx.rows.environment import RowsEnvironment
-from azr_mlx.rows.reading import Message
+from azr_mlx.rows.environment import Rewards, RowsEnvironment
+from azr_mlx.rows.reading import Message, Table
 from azr_mlx.selfplay.archive import Archive
 from azr_mlx.selfplay.environment import SelfPlay
 from azr_mlx.selfplay.prompts import make_style
@@ -65,19 +65,21 @@ def self_play(
 
 
 def rows(
-    settings: Config, policy: PromptWriter, executor: Executor, say: Callable[[str], None], phase: PhaseTimer = untimed
+    settings: Config,
+    found: tuple[Table, Rewards] | None,
+    policy: PromptWriter,
+    executor: Executor,
+    say: Callable[[str], None],
+    phase: PhaseTimer = untimed,
 ) -> RowsEnvironment | None:
-    """The user's rows; None for a run of self-play alone.
-
-    Raises UsageError when the data or the reward functions are not what they should be.
-    """
-    if not settings.uses_rows:
+    """The user's rows (of `rows.environment.material`); None for a run of self-play alone."""
+    if found is None:
         return None
     if settings.mode == "mix":
         prompts = max(1, round(settings.mix.rows * settings.rows.prompts))
         settings = with_values(settings, {"rows.prompts": prompts})
     short = fits(policy.encode, settings.sampling.prompt_tokens)
-    return RowsEnvironment.open(settings, executor, policy.render_messages, short, say, phase)
+    return RowsEnvironment.open(settings, found, executor, policy.render_messages, short, say, phase)
 
 
 def playing(

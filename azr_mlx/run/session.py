@@ -144,11 +144,13 @@ class Session:
         """Load the policy, build everybody else around it, and put a checkpoint back if there is one (`start`)."""
         from azr_mlx.model import device
         from azr_mlx.model.policy import Policy
+        from azr_mlx.rows.environment import material
         from azr_mlx.run import checkpoint, environments
         from azr_mlx.run.held_out import HeldOut, tasks_for
         from azr_mlx.run.tracker import Tracker
         from azr_mlx.trainer import Trainer
 
+        found = material(settings) if settings.uses_rows else None  # before the model: what is wrong is said at once
         interrupt = Interrupt()
         tracker = Tracker(folder, settings, quiet=quiet, stop=interrupt.check)
         policy = Policy.load(
@@ -157,7 +159,7 @@ class Session:
         )  # fmt: skip
         profile = device.prepare()
         solver = environments.solver(settings, policy, executor)
-        rows = environments.rows(settings, policy, executor, tracker.print, tracker.phase)
+        rows = environments.rows(settings, found, policy, executor, tracker.print, tracker.phase)
         held_out = HeldOut(tasks_for(settings, policy.folder), policy, solver, settings, tracker.phase, rows)
         playing = environments.playing(settings, policy, solver, rows, held_out.programs(), tracker.phase)
         trainer = Trainer(settings, policy, playing, tracker.phase)
