@@ -147,7 +147,6 @@ def _of_rows(c: Config) -> Iterator[tuple[bool, str]]:
         "rows.algorithm gspo needs loss.updates_per_batch 1, where every ratio is 1: the ratio of whole answers is not "
         "computed over several updates",
     )
-    yield c.mode == "grpo" and bool(c.tasks.corpus), "tasks.corpus is for self-play: use mode selfplay or mix"
 
 
 def _is_number(text: str) -> bool:

@@ -86,8 +86,6 @@ class TasksConfig:
         explained="some of the [task kinds](kinds.md)",
     )
     references: int = option(6, "K: examples shown to a proposer", low=0)
-    corpus: str = option("", "a Python file or a folder of yours: its functions are examples for the proposer, too")
-    corpus_share: float = option(0.5, "share of the examples that come from the corpus", low=0, high=1)
     induction_pairs: int = option(
         10, "inputs of a task with several cases; of an induction half are shown, half decide", low=2
     )
