@@ -155,8 +155,12 @@ _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
 
 
 def _from_datasets(source: str, split: str) -> Iterable[Any]:
-    from datasets import load_dataset
-
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise UsageError(
+            f"data.path: there is no file {source}; to load it as a data set, pip install 'azr-mlx[datasets]'"
+        ) from None
     name, _, subset = source.partition(":")
     try:
         return list(load_dataset(name, subset or None, split=split))

@@ -120,7 +120,11 @@ def test_the_package_asks_for_what_its_code_imports(root: Path, inside: bool) ->
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     optional = (
-        [need for name in ("tensorboard", "trackio", "gguf", "cluster", "hf-check") for need in extras[name]]
+        [
+            need
+            for name in ("tensorboard", "trackio", "gguf", "datasets", "cluster", "hf-check")
+            for need in extras[name]
+        ]
         if inside
         else []
     )
