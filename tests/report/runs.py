@@ -106,9 +106,14 @@ def timing(number: int, rng: random.Random) -> dict[str, Any]:
     row |= {f"seconds/{name}": round(value * rng.uniform(0.8, 1.3), 4) for name, value in seconds.items()}
     row["seconds/step"] = round(sum(v for k, v in row.items() if k != "step"), 4)
     row["tokens_per_second"] = round(rng.uniform(2600, 3100), 1)
-    for name, tokens in (("prefill", 900), ("decode", 6000), ("update", 4500), ("update/rows", 9000)):
-        row[f"tokens/{name}"] = round(tokens * rng.uniform(0.8, 1.2))
+    counts = {
+        "prefill": 900, "prefill/asked": 6000, "decode": 6000, "decode/kept": 5200, "update": 4500,
+        "update/slots": 5000, "update/rows": 9000, "update/prompts": 900, "update/completions": 3600,
+    }  # fmt: skip
+    row |= {f"tokens/{name}": round(tokens * rng.uniform(0.8, 1.2)) for name, tokens in counts.items()}
     row |= {f"flops/{name}": row[f"tokens/{name}"] * 4.2e6 for name in ("prefill", "decode", "update")}
+    row |= {"flops/update/again": 0.0, "flops/step": sum(v for k, v in row.items() if k.startswith("flops/"))}
+    row["rollouts"] = 360
     return row | {"memory/active": 21_000_000, "memory/peak": int(6e8 * rng.uniform(0.9, 1.1)), "memory/cache": 9_000}
 
 

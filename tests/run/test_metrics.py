@@ -29,7 +29,8 @@ def test_every_metric_is_written_by_some_run(finished: Path) -> None:
     keys = {key for name in ("metrics.jsonl", "timings.jsonl") for row in rows_of(finished, name) for key in row}
     never = {one.name for one in metrics.METRICS + metrics.TIMINGS if not any(one.matches(key) for key in keys)}
     of_rows = {name for name in never if "rows" in name}  # tests/rows/test_runs.py has a run on rows
-    assert never - of_rows == {"kl", "crowding/{kind}", "cells/filled"}  # measured only when an option asks for it
+    asked_for = {"kl", "crowding/{kind}", "cells/filled", "mutations/tasks", "mutations/learnable"}
+    assert never - of_rows == asked_for  # measured only when an option asks for it
 
 
 def test_the_shape_of_a_program_is_measured_however_deep_it_is() -> None:
