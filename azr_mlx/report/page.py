@@ -89,6 +89,7 @@ def render(runs: Sequence[RunData], *, refresh: int = 0) -> str:
         alarms=run_data.alarms(one) if one else [],
         sections=numbered,
         milestones=run_data.curriculum(shown.tasks),
+        answers=run_data.answers(one.run) if one else [],
         reasons=run_data.reasons(one) if one else [],
         archive=(archive := run_data.archive_map(one) if one else ([], {})),
         fullest=max((square.programs for line in archive[1].values() for square in line), default=1),
@@ -158,6 +159,7 @@ def charts(data: RunData) -> list[Section]:
         return _chart(title, [f"{name}/{kind}" for kind in kinds], series, note, style, wide)
 
     def plain(title: str, *names: str, note: str = "", labels: Sequence[str] = (), first: int = 0) -> Chart:
+        """A chart of metrics by their full names; an empty one, which is not drawn, without any."""
         words = labels or [name.rpartition("/")[2].replace("_", " ") for name in names]
         series = [
             Series(word, first + i, data.points(name)) for i, (name, word) in enumerate(zip(names, words, strict=True))
@@ -180,7 +182,19 @@ def charts(data: RunData) -> list[Section]:
         [Series(name, i, data.points(f"flops/{name}")) for i, name in enumerate(("prefill", "decode", "update"))],
         "stack", True, ("flops/prefill", "flops/decode", "flops/update"),
     )  # fmt: skip
+    own = [
+        plain("Reward of the answers", "rows/reward", "probe/rows", labels=["trained", "held out"]),
+        plain("Reward by function", *data.named("rows/reward/")),
+        plain("Spread of the rewards", "rows/reward_std"),
+        plain("Rows whose answers all earned the same", "rows/flat"),
+        plain("Length of the answers", "rows/length"),
+        plain("Cut off at the token limit, without a reward", "rows/truncated", "rows/unscored"),
+        plain("Passes through the rows", "rows/epoch"),
+        plain("What your functions logged", *data.named("rows/logged/")),
+    ]
+    rows = [("What do your rows earn?", "What the reward functions gave to the answers.", own)]
     return [
+        *(rows if data.named("rows/") else []),
         (
             "Does it get better?",
             "The probe is the same every time; the solve rate is not: when proposals get harder, it falls.",
@@ -254,7 +268,7 @@ def _chart(
     title: str, names: Sequence[str], series: Sequence[Series], note: str, style: str = "line", wide: bool = False
 ) -> Chart:
     """A chart of these metrics, explained by their table."""
-    metric = metrics.find(names[0])
+    metric = metrics.find(names[0]) if names else None
     unit = metric.unit if metric else ""
     words = note or "; ".join(dict.fromkeys(m.meaning for name in names if (m := metrics.find(name)) is not None))
     arrow = {"up": " ↑", "down": " ↓", "": ""}[metric.better if metric else ""]

@@ -26,6 +26,7 @@ from azr_mlx.types import Kind
 # The task browser's caps. A 500-step run of a 3B model writes some hundred MB of rollouts; a page that people send
 # around and open on a phone holds a part of them, chosen evenly over the run so that it is not only its beginning.
 MOST_TASKS = 4000
+ROWS_SHOWN = 4  # the user's rows of a step whose answers are shown
 MOST_BYTES = 10_000_000
 TEXT = 4000  # characters of a program or of a proposer's reply
 SHORT_TEXT = 600  # characters of a solver's answer, an input, an output, a message
@@ -59,6 +60,10 @@ class RunData:
         """Time of training: what the run says of itself, else the sum of its steps."""
         said = self.result.get("seconds") if self.result else None
         return float(said) if isinstance(said, int | float) else sum(row.get("seconds/step", 0.0) for row in self.rows)
+
+    def named(self, prefix: str) -> list[str]:
+        """The metrics of this run whose names begin so, sorted."""
+        return sorted({name for row in self.rows for name in row if name.startswith(prefix)})
 
     def points(self, name: str) -> list[tuple[float, float]]:
         """A metric by step. The probe's begins with the measurement before the run and ends with the one after it."""
@@ -344,6 +349,42 @@ def tasks(run: Path) -> Shown:
                 by_file[i] = list(_proposals(files[i]))
                 sizes[i] = len(json.dumps(by_file[i]))
     return Shown([one for i in chosen for one in by_file[i]], len(chosen), len(files))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to one of the user's rows, and what it earned by reward function."""
+
+    prompt: str
+    reply: str
+    reward: float | None
+    rewards: dict[str, float | None]
+
+
+def answers(run: Path) -> list[tuple[int, list[Answer]]]:
+    """Answers to the user's rows in the first, the middle and the last step that was kept: of a few rows of each step
+    the one that earned most and the one that earned least. Empty for a run without rows."""
+    files = sorted((run / "rollouts").glob("step-*.jsonl"))
+    chosen = sorted({0, len(files) // 2, len(files) - 1}) if files else []
+    return [(number, found) for i in chosen for number, found in [_answers(files[i])] if found]
+
+
+def _answers(path: Path) -> tuple[int, list[Answer]]:
+    groups: dict[int, list[Answer]] = {}
+    number = 0
+    for row in _lines(path):
+        place, given = row.get("row"), row.get("rewards")
+        if not isinstance(place, int) or not isinstance(given, dict):
+            continue
+        number = row["step"] if isinstance(row.get("step"), int) else number
+        rewards = {clean(name, 40): _number(value) for name, value in list(given.items())[:12]}
+        prompt, reply = clean(row.get("prompt"), SHORT_TEXT), clean(row.get("reply"), SHORT_TEXT)
+        groups.setdefault(place, []).append(Answer(prompt, reply, _number(row.get("reward")), rewards))
+    found = []
+    for group in list(groups.values())[:ROWS_SHOWN]:
+        ordered = sorted(group, key=lambda one: -math.inf if one.reward is None else one.reward)
+        found += [ordered[-1]] if ordered[0].reward == ordered[-1].reward else [ordered[-1], ordered[0]]
+    return number, found
 
 
 def _proposals(path: Path) -> Iterator[dict[str, Any]]:

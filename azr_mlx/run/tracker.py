@@ -225,6 +225,8 @@ class Tracker:
                 table.add_row(str(number), *cells)
             self.console.print(table)
         for name, rates in guesses.items():
+            if not rates:  # a run on rows has no such tasks
+                continue
             kinds = ", ".join(f"{kind} {100 * rate:.1f} %" for kind, rate in rates.items())
             self.print(f"a guess ({name}) gets: {kinds}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from azr_mlx import config
+from azr_mlx import config, report
 from azr_mlx.errors import UsageError
 from azr_mlx.rows.environment import material
 from azr_mlx.run import metrics
+from tests.report.runs import HOSTILE
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "examples/own_tasks/arithmetic.yaml"
@@ -58,6 +60,7 @@ def whole(tmp_path_factory) -> Path:
     printed = finish(start(folder))
     assert "rows: 294 of examples/own_tasks/arithmetic.jsonl, 6 held out; reward 1 x right_number" in printed
     assert "rows T=1" in printed
+    assert "a guess" not in printed, "nobody guesses at rows"
     return folder
 
 
@@ -82,6 +85,27 @@ def test_every_answer_is_in_the_run_folder_with_its_rewards(whole):
     for one in answers:
         right, sign = one["rewards"]["right_number"], one["rewards"]["right_sign"]
         assert one["reward"] == pytest.approx(right + 0.5 * (sign or 0))
+
+
+def test_the_report_of_a_run_on_rows_shows_rewards_and_answers_and_no_proposals(whole, tmp_path):
+    html = report.write(whole, tmp_path / "report.html").read_text()
+    for heading in ("Reward of the answers", "Reward by function", "What it answered"):
+        assert heading in html
+    for heading in ("The curriculum it made for itself", "Why proposals were refused"):
+        assert heading not in html
+
+
+def test_answers_in_a_report_are_text_whatever_is_in_them(whole, tmp_path):
+    wild = tmp_path / "wild"
+    shutil.copytree(whole, wild)
+    lines = [json.loads(line) for line in (wild / "rollouts/step-000000.jsonl").read_text().splitlines()]
+    odd = [{**one, "reply": HOSTILE[0], "rewards": {HOSTILE[1]: "much"}} for one in lines]
+    odd += [{"row": "1", "rewards": []}, {"row": 7, "rewards": {}, "reply": None}]
+    (wild / "rollouts/step-000000.jsonl").write_text("".join(json.dumps(one) + "\n" for one in odd))
+    html = report.write(wild, tmp_path / "wild.html").read_text()
+    assert "document.title" in html, "it is there, as text"
+    assert HOSTILE[0] not in html
+    assert HOSTILE[1] not in html
 
 
 def test_a_run_on_rows_that_is_killed_ends_in_the_same_bytes(whole, tmp_path):
