@@ -106,13 +106,15 @@ def measure(file: Path, model: Path, kept: str, budget: int) -> None:
     learned, written = rows_of(file)
     prompt = Prompt(Role.SOLVE, Kind.DEDUCTION, "x")
     rollouts = [Rollout(prompt, tuple(p), Completion(tuple(c), (-5.0,) * len(c), "", Stop.EOS)) for p, c, _ in learned]
+    # Every rollout is learned from: in so small a part groups without a signal would be all of it.
+    advantages = [a or (-1.0) ** i for i, (*_, a) in enumerate(learned)]
     requests = [sampler.Request(tuple(p), (i,), 1) for i, (p, _) in enumerate(written)]
     for _ in sys.stdin:
         acting = policy.acting() if hasattr(policy, "acting") else policy._acting()
         start = time.process_time()
         list(sampler.generate(acting, requests, seed=(0,), max_rows=64))
         middle = time.process_time()
-        update = policy.update(rollouts, [a for *_, a in learned])
+        update = policy.update(rollouts, advantages)
         end = time.process_time()
         print(json.dumps([middle - start, end - middle, update.extra["computed_tokens"]]), flush=True)
 
