@@ -352,7 +352,7 @@ def tasks(run: Path) -> Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RewardedAnswer:
     """An answer to one of the user's rows, and what it earned by reward function."""
 
     prompt: str
@@ -361,7 +361,7 @@ class Answer:
     rewards: dict[str, float | None]
 
 
-def answers(run: Path) -> list[tuple[int, list[Answer]]]:
+def answers(run: Path) -> list[tuple[int, list[RewardedAnswer]]]:
     """Answers to the user's rows in the first, the middle and the last step that was kept: of a few rows of each step
     the one that earned most and the one that earned least. Empty for a run without rows."""
     files = sorted((run / "rollouts").glob("step-*.jsonl"))
@@ -369,8 +369,8 @@ def answers(run: Path) -> list[tuple[int, list[Answer]]]:
     return [(number, found) for i in chosen for number, found in [_answers(files[i])] if found]
 
 
-def _answers(path: Path) -> tuple[int, list[Answer]]:
-    groups: dict[int, list[Answer]] = {}
+def _answers(path: Path) -> tuple[int, list[RewardedAnswer]]:
+    groups: dict[int, list[RewardedAnswer]] = {}
     number = 0
     for row in _lines(path):
         place, given = row.get("row"), row.get("rewards")
@@ -379,7 +379,7 @@ def _answers(path: Path) -> tuple[int, list[Answer]]:
         number = row["step"] if isinstance(row.get("step"), int) else number
         rewards = {clean(name, 40): _number(value) for name, value in list(given.items())[:12]}
         prompt, reply = clean(row.get("prompt"), SHORT_TEXT), clean(row.get("reply"), SHORT_TEXT)
-        groups.setdefault(place, []).append(Answer(prompt, reply, _number(row.get("reward")), rewards))
+        groups.setdefault(place, []).append(RewardedAnswer(prompt, reply, _number(row.get("reward")), rewards))
     found = []
     for group in list(groups.values())[:ROWS_SHOWN]:
         ordered = sorted(group, key=lambda one: -math.inf if one.reward is None else one.reward)
