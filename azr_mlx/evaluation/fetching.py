@@ -184,7 +184,9 @@ def show_data(console: Console) -> None:
     """Every benchmark: whether its rows are here, how many they are, their licence. Asks no network."""
     table = Table()
     for name in ("benchmark", "here", "problems", "download", "licence"):
-        table.add_column(name, justify="right" if name in ("problems", "download") else "left")
+        table.add_column(
+            name, justify="right" if name in ("problems", "download") else "left", no_wrap=name != "licence"
+        )
     for name in benchmark_names():
         benchmark = load_benchmark(name)
         source = benchmark.source

@@ -87,7 +87,7 @@ def test_slower_measurements_make_longer_steps(tmp_path: Path) -> None:
     def seconds(**rates: float) -> float:
         found = {**M3_MAX, "products": {**M3_MAX["products"], **rates}}
         machine = planner.calibrated(written(tmp_path, found))
-        return sum(one.seconds for one in planner.step_costs(settings, shape, machine, 0.5))
+        return sum(one.seconds for one in planner.step_costs(settings, shape, machine))
 
     assert seconds(quantized_tflops=5.75) > 1.5 * seconds()
     assert seconds(gb_per_second=20) > seconds()
