@@ -9,6 +9,7 @@ one: its verdict must be the same. Exit code 1 if not.
 from __future__ import annotations
 
 import argparse
+import inspect
 import random
 import sys
 from collections import Counter
@@ -76,8 +77,11 @@ def train(folder: Path, steps: int, share: float) -> tuple[Session, list[Judged]
             return Replaced(generate(**options), rng, share, hostile)
 
         def remembered(judge: Any) -> Any:
-            def wrapped(rollout: Rollout, *words: Any, tags: bool = True) -> Callable[[], Verdict]:
-                verdict: Callable[[], Verdict] = judge(rollout, *words, tags=tags)
+            def wrapped(*words: Any, **named: Any) -> Callable[[], Verdict]:
+                verdict: Callable[[], Verdict] = judge(*words, **named)
+                told = inspect.signature(judge).bind(*words, **named)
+                told.apply_defaults()
+                rollout, tags = told.arguments["rollout"], told.arguments["tags"]
                 judged.append(Judged(rollout, id(rollout) in hostile, verdict, tags))
                 return verdict
 
