@@ -178,7 +178,11 @@ class Executor:
         for slot in self._slots:
             self._launch(slot)
         self._thread = threading.Thread(target=self._loop, name="azr-executor", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None  # none was started
+            raise
         atexit.register(_close, weakref.ref(self))
         # One start after the other may have to do without one more layer.
         starts = _FIRST_STARTS // 2 * (1 + len(_LADDER))  # should every one of them hang
@@ -192,10 +196,14 @@ class Executor:
 
     def _abandon(self) -> None:
         """Leave nothing of a start that failed."""
-        if self._thread is not None:
-            with contextlib.suppress(RuntimeError):  # it was never started
+        # Ctrl-C may fall into the start of the thread: then it cannot be waited for yet, but does its work.
+        until = time.monotonic() + 1.0
+        while self._thread is not None and time.monotonic() < until:
+            try:
                 self.close()
                 return
+            except RuntimeError:
+                time.sleep(0.01)
         self._end()
 
     # ------------------------------------------------------------------------------------------------ the API
