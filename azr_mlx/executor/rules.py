@@ -18,9 +18,8 @@ from azr_mlx.executor import syntax
 
 MAX_CHARS = 4000
 MAX_NODES = 20_000
-MAX_DEPTH = (
-    1_000  # of nested nodes. Parsers end between 3,000 (Python 3.11) and 6,000 (3.13): a rule is the same in all
-)
+# Of nested nodes. Parsers end between 3,000 (Python 3.11) and 6,000 (3.13); a rule is the same in all.
+MAX_DEPTH = 1_000
 _FILE = "<azr program>"
 warnings.filterwarnings("ignore", category=SyntaxWarning, module=r"<azr ")
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"<azr ")
