@@ -163,7 +163,7 @@ class Coordinator:
             for machine in due:
                 machine.sample = []
         for machine, rows in samples:
-            parts = [work.LogprobItem(work.MicroBatch((row,))).compute(self.policy)[0] for row in rows]
+            parts = work.LogprobItem(work.MicroBatch(tuple(rows))).compute(self.policy)
             own, theirs = np.concatenate(parts), np.concatenate([row.sampler for row in rows])
             machine.gap = float(np.abs(own - theirs).mean())
 
