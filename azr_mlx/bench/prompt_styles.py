@@ -17,11 +17,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from azr_mlx import config
-from azr_mlx.errors import AzrError, UsageError
+from azr_mlx.errors import UsageError
 from azr_mlx.evaluation.statistics import Estimate, estimate, pass_at_k
-from azr_mlx.executor import Executor, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor
 from azr_mlx.executor.rules import ALLOWED_MODULES
 from azr_mlx.files import plain_errors, write_text
+from azr_mlx.run.executors import start_executor
 from azr_mlx.run.held_out_tasks import HeldOutTasks, guess_rates, tasks_for
 from azr_mlx.selfplay.kinds import KINDS
 from azr_mlx.selfplay.prompts import Style, make_style
@@ -78,13 +79,7 @@ def study_command(
     """
     for name in plan.styles:
         config.load_style(name)
-    options = settings.executor
-    limits = Limits(wall_seconds=options.wall_seconds, cpu_seconds=options.cpu_seconds, memory_mb=options.memory_mb)
-    try:
-        executor = Executor(options.level, limits, workers=options.workers)
-    except SandboxUnavailable as error:
-        raise AzrError(str(error)) from None
-    with executor:
+    with start_executor(settings) as executor:
         tasks, rows = HeldOutTasks(), list[StyleRow]()
         # Tags are ordinary text for a style that asks for them: such styles have a policy of their own.
         for tags in (False, True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,19 @@ from azr_mlx.errors import UsageError
 
 class ConfigError(UsageError):
     """One line: where, which option, what it was given, what it may be."""
+
+
+@contextmanager
+def yaml_errors(where: str) -> Iterator[None]:
+    """Within it a text that is not YAML, or is nested too deep to be read, is a ConfigError; `where` names the text."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
 
 
 def option(

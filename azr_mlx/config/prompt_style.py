@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from azr_mlx import paths
-from azr_mlx.config.option import ConfigError
+from azr_mlx.config.option import ConfigError, yaml_errors
 from azr_mlx.types import Case, Kind, Role
 
 _SHIPPED = Path(__file__).with_name("styles")
@@ -122,14 +122,8 @@ def load_style(name: str) -> PromptStyle:
 @lru_cache(maxsize=16)
 def parse_style(text: str, name: str, where: str = "style") -> PromptStyle:
     """The style written in a YAML text; `where` names the text in errors. Every scalar is read as the text it is."""
-    try:
+    with yaml_errors(where):
         tree = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
     return _Reader(where).style(tree, name)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from azr_mlx import paths
 from azr_mlx.config.checks import check
-from azr_mlx.config.option import ConfigError, Option, written
+from azr_mlx.config.option import ConfigError, Option, written, yaml_errors
 from azr_mlx.config.schema import SHORT_FORMS, Config, flatten, options, sections, with_values
 from azr_mlx.errors import AzrError
 
@@ -85,14 +85,8 @@ def find_config(source: str | Path) -> Path:
 
 def _read(text: str, where: str) -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of a YAML text. YAML gives the structure; its option reads a scalar."""
-    try:
+    with yaml_errors(where):
         node = yaml.compose(text, Loader=yaml.BaseLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{where}:{mark.line + 1}" if mark else where
-        raise ConfigError(f"{place}: is not YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
     if node is None:
         return
     if not isinstance(node, yaml.MappingNode):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from azr_mlx import config
 from azr_mlx.errors import AzrError
-from azr_mlx.executor import Executor, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor
+from azr_mlx.run.executors import start_executor
 from azr_mlx.terminal import printable
 from azr_mlx.types import Kind, Scored, Step, Task
 
@@ -69,13 +70,7 @@ def demo(say: Print, seed: int = 0, steps: int = FEW_STEPS) -> None:
     Raises AzrError when the sandbox does not start or no step had a task to tell of.
     """
     settings = config.load("nano", [*CHANGES, f"seed={seed}"])
-    options = settings.executor
-    limits = Limits(wall_seconds=options.wall_seconds, cpu_seconds=options.cpu_seconds, memory_mb=options.memory_mb)
-    try:
-        executor = Executor(options.level, limits, workers=options.workers)
-    except SandboxUnavailable as error:
-        raise AzrError(str(error)) from None
-    with executor:
+    with start_executor(settings) as executor:
         trainer, policy = _players(settings, executor)
         began = time.monotonic()
         say("A language model teaches itself: no data, no teacher, only Python. One task from start to end.\n")

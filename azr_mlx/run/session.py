@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from azr_mlx import config, paths, planner
 from azr_mlx.errors import AzrError, UsageError
-from azr_mlx.executor import Executor, ExecutorFailed, Limits, SandboxUnavailable
+from azr_mlx.executor import Executor, ExecutorFailed
 from azr_mlx.model.metal import Relief
 from azr_mlx.run import forecast, supervisor
+from azr_mlx.run.executors import start_executor
 from azr_mlx.run.folder import RunFolder, choose
 from azr_mlx.run.interrupt import Interrupt, Interrupted
 from azr_mlx.run.wakefulness import SleepWatch, awake
@@ -66,7 +67,7 @@ def train(
         start = folder.latest() if resume is not None else None
         if saved is not None and resume is not None:
             _check_changes(saved, settings, folder)
-        executor = stack.enter_context(_start_executor(settings))
+        executor = stack.enter_context(start_executor(settings))
         held = stack.enter_context(awake(keep_awake))
         machine = None
         if start is None and not quiet:
@@ -497,12 +498,3 @@ def _check_changes(saved: config.Config, settings: config.Config, folder: RunFol
         )
     for key, old, new in changed:
         sys.stderr.write(f"resuming with {key} = {new!r} (it was {old!r})\n")
-
-
-def _start_executor(settings: config.Config) -> Executor:
-    options = settings.executor
-    limits = Limits(wall_seconds=options.wall_seconds, cpu_seconds=options.cpu_seconds, memory_mb=options.memory_mb)
-    try:
-        return Executor(options.level, limits, workers=options.workers)
-    except SandboxUnavailable as error:
-        raise AzrError(str(error)) from None

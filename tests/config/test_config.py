@@ -384,3 +384,10 @@ def test_settings_that_need_each_other_are_quiet_together() -> None:
         config.cautions(config.load(None, ["evaluation.probe=none", "evaluation.every=5", "evaluation.bench=mbpp"]))
         == []
     )
+
+
+def test_a_file_that_is_nested_too_deep_is_one_line(tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text("seed: " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(config.ConfigError, match=r"deep\.yaml: is not YAML"):
+        config.load(path)
